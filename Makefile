@@ -1,0 +1,48 @@
+# Every target sets up what it needs. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SOURCES := weakray ingest classify camgen detect eval serve configs bench tests
+
+.PHONY: help install demo test style quality soak lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make .venv with the locked packages and weakray itself
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## the whole pipeline on made data: report in runs/demo/report.html
+	$(BIN)/weakray demo
+	@echo "open runs/demo/report.html"
+
+test: install ## the tests (under 12 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not soak"
+
+style: install ## format and mend what can be mended
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+quality: install ## lint, format check, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+soak: install ## what takes long: random kills, memory over 5,000 images
+	$(BIN)/python -m pytest -m soak --timeout 7200
+
+lock: ## compile requirements.lock from pyproject.toml
+	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra dev --override overrides.txt --no-header \
+		--no-emit-index-url --no-annotate --output-file requirements.lock pyproject.toml
+
+clean: ## remove what make made, runs excepted
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,76 @@
+"""Images of a dataset → the maps of all members on one grid, and probabilities, from one backbone pass a member."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from camgen.maps import Engine, MapSet, raw_maps, to_grid
+from classify.ensemble import Ensemble
+from weakray.dataset import Dataset
+from weakray.imaging import Image, Placement, prepare, read_image, to_batch
+
+
+def map_batch(
+    ensemble: Ensemble,
+    image_ids: Sequence[str],
+    prepared: Sequence[tuple[Image, Placement]],
+    methods: Sequence[str],
+    engine: Engine,
+) -> MapSet:
+    """Maps and probabilities of some images.
+
+    Args:
+        ensemble: trained members; maps come on the finest member's grid.
+        image_ids: n ids.
+        prepared: n images as `weakray.imaging.prepare` gives them.
+        methods: map methods, among `camgen.maps.Method`.
+        engine: who computes Grad-CAM.
+    """
+    graph = ensemble.graph
+    pixels = torch.from_numpy(to_batch([image for image, _ in prepared])).contiguous(memory_format=torch.channels_last)
+    batch = pixels.to(graph.slope.device)
+    found = [raw_maps(member.model, batch, methods, engine) for member in ensemble.members]
+    with torch.no_grad():
+        logits = torch.stack([one.logits for one in found])
+        probabilities, own = graph.probabilities(logits), graph.member_probabilities(logits)
+    maps = {
+        method: torch.stack([to_grid(one.maps[method], graph.grid_hw) for one in found]).float().cpu().numpy()
+        for method in methods
+    }
+    return MapSet(
+        list(image_ids),
+        [placement for _, placement in prepared],
+        maps,
+        probabilities.double().cpu().numpy(),
+        own.double().cpu().numpy(),
+        graph.grid_hw,
+    )
+
+
+def map_dataset(
+    ensemble: Ensemble,
+    dataset: Dataset,
+    image_ids: Sequence[str],
+    methods: Sequence[str],
+    engine: Engine,
+    batch_size: int,
+    workers: int,
+) -> Iterator[MapSet]:
+    """`map_batch` over images of a dataset, batch by batch, in the ids' order.
+
+    Only the images of the current batch and the next are held; `workers` threads decode the next meanwhile.
+    """
+
+    def load(image_id: str) -> tuple[Image, Placement]:
+        return prepare(read_image(dataset.path_of(image_id)), ensemble.input)
+
+    parts = [image_ids[i : i + batch_size] for i in range(0, len(image_ids), batch_size)]
+    with ThreadPoolExecutor(workers) as pool:
+        coming = [pool.submit(load, image_id) for part in parts[:1] for image_id in part]
+        for i, part in enumerate(parts):
+            prepared = [future.result() for future in coming]
+            coming = [pool.submit(load, image_id) for following in parts[i + 1 : i + 2] for image_id in following]
+            yield map_batch(ensemble, part, prepared, methods, engine)

@@ -1,0 +1,207 @@
+"""`weakray classify export`: the ensemble as one ONNX file, checked against torch on real images."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+
+from classify.ensemble import Ensemble, batches, check_findings, split_truth
+from weakray.bundle.graph import tidy
+from weakray.bundle.manifest import CLASSIFIERS, ClassifierPart
+from weakray.bundle.parity import BATCH, check_finite, median_ms, spread
+from weakray.bundle.runtime import Graph
+from weakray.config import StrictModel, to_plain
+from weakray.dataset import Dataset
+from weakray.detections import FloatArray
+from weakray.errors import DataError, RunError
+from weakray.files import replacing, write_json
+from weakray.imaging import prepare, read_image, to_batch
+from weakray.runs import open_run
+
+OPSET = 18
+DESCRIPTION = "classifiers.json"
+
+
+class ExportConfig(StrictModel):
+    """Settings of `weakray classify export`."""
+
+    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "ensemble", "out", "workers"})
+
+    data: Path = Field(
+        description="dataset folder; val fits the decision thresholds and gives the images to compare on"
+    )
+    ensemble: Path = Field(description="run folder of an ensemble")
+    out: Path = Field(description="run folder; gets classifiers.onnx and classifiers.json")
+    parity_images: int = Field(32, ge=1, description="val images on which torch and the exported graph are compared")
+    probability_within: float = Field(1e-3, gt=0, description="largest difference of a probability from torch's")
+    map_within: float = Field(1e-2, gt=0, description="largest difference of a map's value from torch's")
+    workers: int = Field(2, ge=1, description="threads that decode images")
+    force: bool = Field(False, description="write the files even if the exported graph differs from torch")
+
+
+class ExportResult(StrictModel):
+    """How the exported graph compares with torch; times are of one image, for information."""
+
+    images: int
+    max_probability_difference: float
+    max_map_difference: float
+    parity_passed: bool
+    bytes: int
+    torch_p50_ms: float
+    onnxruntime_p50_ms: float
+
+
+def run(config: ExportConfig) -> ExportResult:
+    """Writes `classifiers.onnx`, and `classifiers.json` that says how it is fed and read.
+
+    Raises:
+        RunError: if the graph differs from torch by more than allowed and `force` is off.
+        DataError: if the dataset's findings are not the ensemble's, or it has no val image.
+    """
+    dataset, ensemble = Dataset.load(config.data), Ensemble.load(config.ensemble)
+    check_findings(dataset, ensemble.taxonomy)
+    stage = open_run(config.out, config, {"dataset": dataset.sha256, "ensemble": ensemble.sha256})
+    done = stage.finished()
+    if done is not None:
+        return ExportResult(**done)
+    image_ids = dataset.ids_of("val")
+    if not image_ids:
+        raise DataError(f"{dataset.root}: expected images in split val to compare on, got none")
+    path = stage.root / CLASSIFIERS
+    export_ensemble(config.ensemble, path)
+    classes = len(ensemble.findings)
+    graph = Graph(path, ensemble.input, {"probabilities": classes, "maps": classes}, torch.get_num_threads())
+    result = _compare(config, ensemble, graph, dataset, path.stat().st_size)
+    if not result.parity_passed and not config.force:
+        path.unlink()
+        raise RunError(
+            f"classifiers: the exported graph differs from torch on {result.images} images: probabilities by up to "
+            f"{result.max_probability_difference:.2g} (expected at most {config.probability_within:g}), maps by up to "
+            f"{result.max_map_difference:.2g} (expected at most {config.map_within:g}); "
+            "set force: true to write it all the same"
+        )
+    parts = [
+        graph.run(pixels.contiguous().numpy(), ["probabilities"])[0]
+        for pixels in batches(dataset, image_ids, ensemble.input, BATCH, config.workers)
+    ]
+    truth = split_truth(dataset, image_ids, ensemble.blanks)
+    thresholds, without = decision_thresholds(np.concatenate(parts), truth.values, truth.mask, ensemble.findings)
+    part = ClassifierPart(
+        input=ensemble.input,
+        findings=tuple(ensemble.findings),
+        decision_thresholds=thresholds,
+        calibration=_note(ensemble, len(image_ids), without),
+        members=tuple(member.sha256 for member in ensemble.members),
+        parity_passed=result.parity_passed,
+    )
+    write_json(stage.root / DESCRIPTION, to_plain(part))
+    stage.finish(to_plain(result))
+    return result
+
+
+def export_ensemble(folder: Path, path: Path) -> None:
+    """Writes an ensemble's graph as ONNX, weights inside; the same ensemble gives the same bytes.
+
+    Input `images` `(n, c, s, s)` float32 in [0, 1]; outputs `probabilities` `(n, k)` and `maps` `(n, k, h, w)`, both
+    in [0, 1]; the batch axis is free.
+
+    Args:
+        folder: an ensemble's run folder.
+        path: the file to write.
+    """
+    ensemble = Ensemble.load(folder)
+    shape = (ensemble.input.channels, ensemble.input.size_px, ensemble.input.size_px)
+    classes = len(ensemble.findings)
+    with replacing(path) as temporary:
+        with warnings.catch_warnings():
+            # torch calls its TorchScript exporter deprecated, but the newer one takes many times as long for the same
+            # graph; and tracing warns of sizes that become constants, which they are here.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                ensemble.graph.to(memory_format=torch.contiguous_format),
+                (torch.zeros(2, *shape),),
+                temporary,
+                input_names=["images"],
+                output_names=["probabilities", "maps"],
+                dynamic_axes={name: {0: "n"} for name in ("images", "probabilities", "maps")},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        maps = ("n", classes, *ensemble.graph.grid_hw)
+        tidy(temporary, {"images": ("n", *shape), "probabilities": ("n", classes), "maps": maps})
+
+
+def decision_thresholds(
+    probability: FloatArray, values: FloatArray, mask: npt.NDArray[np.bool_], findings: list[str]
+) -> tuple[dict[str, float], list[str]]:
+    """The probability of highest F1 = 2 TP / (called + present) for each finding, and the findings that have none.
+
+    Args:
+        probability: `(n, k)` in [0, 1].
+        values: labels of the same images, 0 or 1.
+        mask: which labels count.
+        findings: k names.
+
+    Returns:
+        Finding → threshold in [0, 1], halfway between the lowest probability called present and the highest called
+        absent; 0.5 for the findings listed second, which have no positive label.
+    """
+    found: dict[str, float] = {}
+    without: list[str] = []
+    for k, name in enumerate(findings):
+        score, positive = probability[mask[:, k], k].astype(np.float64), values[mask[:, k], k] == 1
+        if not positive.any():
+            without.append(name)
+            found[name] = 0.5
+            continue
+        order = np.argsort(-score, kind="stable")
+        score, positive = score[order], positive[order]
+        f1 = 2 * np.cumsum(positive) / (np.arange(1, len(score) + 1) + positive.sum())
+        last_of_score = np.append(score[1:] < score[:-1], True)  # equal probabilities are called alike
+        best = int(np.where(last_of_score, f1, -1.0).argmax())
+        below = float(score[best + 1]) if best + 1 < len(score) else 0.0
+        found[name] = (float(score[best]) + below) / 2
+    return found, without
+
+
+def _compare(config: ExportConfig, ensemble: Ensemble, graph: Graph, dataset: Dataset, size: int) -> ExportResult:
+    paths = [dataset.path_of(image_id) for image_id in spread(dataset.ids_of("val"), config.parity_images)]
+    prepared = [prepare(read_image(path), ensemble.input)[0] for path in paths]
+
+    def by_torch(batch: FloatArray) -> list[npt.NDArray[Any]]:
+        return [found.numpy() for found in ensemble.both(torch.from_numpy(batch))]
+
+    def by_graph(batch: FloatArray) -> list[FloatArray]:
+        return graph.run(batch, ["probabilities", "maps"])
+
+    differences: list[list[float]] = []
+    for start in range(0, len(prepared), BATCH):
+        batch = to_batch(prepared[start : start + BATCH])
+        pairs = list(zip(by_torch(batch), by_graph(batch), strict=True))
+        for expected, got in pairs:
+            check_finite({"torch": expected, "the exported graph": got})
+        differences.append([float(np.abs(expected - got).max()) for expected, got in pairs])
+    probability, maps = (max(found) for found in zip(*differences, strict=True))
+    return ExportResult(
+        images=len(prepared),
+        max_probability_difference=probability,
+        max_map_difference=maps,
+        parity_passed=probability <= config.probability_within and maps <= config.map_within,
+        bytes=size,
+        torch_p50_ms=median_ms(by_torch, prepared),
+        onnxruntime_p50_ms=median_ms(by_graph, prepared),
+    )
+
+
+def _note(ensemble: Ensemble, images: int, without: list[str]) -> str:
+    default = f"; 0.5 for {', '.join(without)}, which have no positive there" if without else ""
+    return (
+        f"Platt scaling of each member and finding, fitted on val; members combined by {ensemble.rule}, class tree "
+        f"{ensemble.hierarchy}. Decision thresholds have the highest F1 on the {images} val images{default}."
+    )

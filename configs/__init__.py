@@ -1,0 +1,1 @@
+"""The shipped settings, one YAML a use."""

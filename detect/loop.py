@@ -1,0 +1,205 @@
+"""The training loop: an exact number of steps, learning rate by step, EMA in float32, checkpoints of our own.
+
+Ultralytics gives the network, its loss and its EMA. Its own trainer counts epochs, validates at the end whatever it
+is told, writes half-precision pickles without RNG state, and cannot resume to the same weights: so the loop is here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import Field
+
+from detect.augment import AugmentConfig
+from detect.batches import batches
+from detect.network import Network
+from detect.quiet_import import import_ultralytics
+from detect.yolo_folder import Example
+from weakray.config import StrictModel
+from weakray.errors import RunError
+from weakray.files import write_bytes
+from weakray.runs import RunFolder
+
+
+class OptimizerConfig(StrictModel):
+    """AdamW with linear warm-up and cosine decay."""
+
+    lr: float = Field(2e-3, gt=0, description="highest learning rate")
+    last_lr_fraction: float = Field(0.01, ge=0, le=1, description="learning rate of the last step, as share of lr")
+    warmup_steps: int = Field(100, ge=0, description="steps in which the learning rate rises from 0")
+    weight_decay: float = Field(0.01, ge=0, description="decay of convolution weights")
+    clip_norm: float = Field(10.0, gt=0, description="gradients are scaled down to this norm")
+    ema_decay: float = Field(0.998, ge=0, lt=1, description="decay a step of the averaged weights that are kept")
+    ema_warmup_steps: int = Field(200, ge=1, description="steps in which that decay rises from 0 to 63 % of it")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training on one set.
+
+    Attributes:
+        name: source of the boxes; names the rows of `metrics.jsonl`.
+        steps: optimizer steps.
+        lr_factor: factor on the learning rate.
+        examples: the training set.
+    """
+
+    name: str
+    steps: int
+    lr_factor: float
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the loop needs besides network and data; see `DetectTrainConfig`."""
+
+    optimizer: OptimizerConfig
+    augment: AugmentConfig
+    batch_size: int
+    seed: int
+    bf16: bool
+    log_every_steps: int
+    checkpoint_every_steps: int
+
+
+@dataclass
+class _State:
+    """All that a step changes, apart from `metrics.jsonl`."""
+
+    phase: int
+    step: int
+    network: Any
+    ema: Any
+    optimizer: torch.optim.Optimizer
+    losses: dict[str, float] = field(default_factory=dict)  # summed since the last row of metrics
+
+    def save(self, path: Path) -> None:
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"ema/{name}": tensor for name, tensor in self.ema.ema.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": value for name, value in values.items()}
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_bytes(path, safetensors.torch.save(tensors, {"phase": str(self.phase), "step": str(self.step)}))
+
+    def load(self, path: Path) -> None:
+        tensors = safetensors.torch.load_file(path)
+        self.network.load_state_dict(_under("network", tensors))
+        self.ema.ema.load_state_dict(_under("ema", tensors))
+        values: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in _under("optimizer", tensors).items():
+            index, _, key = name.partition("/")
+            values.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": values})
+        self.phase, self.step = _position(path)
+        self.ema.updates = self.step
+
+
+def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: RunFolder) -> None:
+    """Trains `network` in place through all phases; it ends with the averaged weights of the last one.
+
+    Each phase starts from the averaged weights of the one before, with a fresh optimizer. An interrupted run goes on
+    from its last checkpoint and ends with the same weights, bit for bit, as an undisturbed one.
+
+    Raises:
+        RunError: if the loss is no longer finite.
+    """
+    checkpoint = run.checkpoints / "last.safetensors"
+    resumed = checkpoint.is_file()
+    first, done = _position(checkpoint) if resumed else (0, 0)
+    run.keep_metrics([row for row in run.metrics() if (row["phase"], row["step"]) <= (first, done)])
+    for number, phase in enumerate(phases):
+        if number < first:
+            continue
+        state = _start(network, number, config)
+        if resumed and number == first:
+            state.load(checkpoint)
+        _train_phase(state, phase, config, run, checkpoint)
+        network.module.load_state_dict(state.ema.ema.state_dict())
+
+
+def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Rate of step 0…steps-1: rises linearly over the warm-up, then falls to the last one along half a cosine."""
+    warmup = min(config.warmup_steps, steps // 2)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - 1 - warmup)
+    last = config.lr * config.last_lr_fraction
+    return last + (config.lr - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _start(network: Network, number: int, config: LoopConfig) -> _State:
+    import_ultralytics()
+    from ultralytics.utils.torch_utils import ModelEMA
+
+    settings = config.optimizer
+    decayed = [weight for weight in network.module.parameters() if weight.requires_grad and weight.ndim > 1]
+    plain = [weight for weight in network.module.parameters() if weight.requires_grad and weight.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return _State(
+        phase=number,
+        step=0,
+        network=network.module,
+        ema=ModelEMA(network.module, decay=settings.ema_decay, tau=settings.ema_warmup_steps),
+        optimizer=torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), fused=True),
+    )
+
+
+def _train_phase(state: _State, phase: Phase, config: LoopConfig, run: RunFolder, checkpoint: Path) -> None:
+    state.network.train()
+    key = (config.seed, state.phase)
+    for batch in batches(phase.examples, config.augment, config.batch_size, key, range(state.step, phase.steps)):
+        rate = phase.lr_factor * learning_rate(state.step, phase.steps, config.optimizer)
+        _step(state, batch, rate, config)
+        state.step += 1
+        logged = state.step % config.log_every_steps == 0 or state.step == phase.steps
+        if logged:
+            run.log(phase=state.phase, boxes=phase.name, step=state.step, lr=rate, **_mean_losses(state, config))
+        if state.step % config.checkpoint_every_steps == 0 or state.step == phase.steps:
+            state.save(checkpoint)
+
+
+def _step(state: _State, batch: dict[str, torch.Tensor], rate: float, config: LoopConfig) -> None:
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
+        outputs = state.network(batch["img"].contiguous(memory_format=torch.channels_last))
+    outputs = {name: value.float() if isinstance(value, torch.Tensor) else value for name, value in outputs.items()}
+    loss, parts = state.network.loss(batch, outputs)
+    total = loss.sum()
+    if not torch.isfinite(total):
+        raise RunError(
+            f"the loss became {total.item()} at step {state.step + 1}; lower optimizer.lr"
+            + (" or set bf16: false" if config.bf16 else "")
+        )
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.optimizer.clip_norm)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.ema.update(state.network)
+    for name, value in parts.items():
+        state.losses[name] = state.losses.get(name, 0.0) + float(value)
+    state.losses["steps"] = state.losses.get("steps", 0.0) + 1
+
+
+def _mean_losses(state: _State, config: LoopConfig) -> dict[str, float]:
+    steps = state.losses.pop("steps")
+    means = {name: round(total / steps, 6) for name, total in state.losses.items()}
+    state.losses.clear()
+    return means
+
+
+def _position(checkpoint: Path) -> tuple[int, int]:
+    with safetensors.safe_open(checkpoint, "pt") as file:
+        stamp = file.metadata()
+    return int(stamp["phase"]), int(stamp["step"])
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(f"{prefix}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}

@@ -1,0 +1,166 @@
+"""`weakray detect train`: one detector from pseudo-boxes, tune's true boxes, both in turn, or the ceiling's boxes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from detect.augment import AugmentConfig
+from detect.loop import LoopConfig, OptimizerConfig, Phase, train
+from detect.network import new_network, save_network
+from detect.quiet_import import torch_threads
+from detect.training_set import (
+    BoxCounts,
+    PseudoBoxConfig,
+    TrainingBoxes,
+    ceiling_training_boxes,
+    pseudo_training_boxes,
+    tune_training_boxes,
+)
+from detect.yolo_folder import read_yolo_folder, write_yolo_folder
+from weakray.coco import load_results
+from weakray.config import StrictModel
+from weakray.dataset import Dataset
+from weakray.errors import ConfigError
+from weakray.files import sha256_file
+from weakray.imaging import InputSpec
+from weakray.runs import open_run
+
+Source = Literal["pseudo", "tune", "ceiling", "pseudo_then_tune"]
+
+
+class DetectTrainConfig(StrictModel):
+    """Settings of `weakray detect train`."""
+
+    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "out", "boxes"})
+
+    data: Path = Field(..., description="dataset folder")
+    out: Path = Field(..., description="run folder; receives detector.safetensors and detector.json")
+    source: Source = Field(
+        "pseudo",
+        description="boxes to learn from: pseudo (of train images) | tune (true boxes of tune images) | pseudo_then_tune | "
+        "ceiling (true boxes of train and tune images)",
+    )
+    boxes: Path | None = Field(None, description="boxes.json of `camgen generate`; for sources with pseudo-boxes")
+    pseudo: PseudoBoxConfig = PseudoBoxConfig()
+    architecture: str = Field(
+        "yolo11n.yaml", description="a YAML that ultralytics ships, or a path to a .yaml or .pt file; nothing is downloaded"
+    )
+    input: InputSpec = InputSpec(size_px=256)
+    steps: int = Field(2000, ge=1, description="optimizer steps in all, whatever the source")
+    tune_share: float = Field(
+        0.4, gt=0, lt=1, description="share of the steps spent on tune boxes, for source pseudo_then_tune"
+    )
+    tune_lr_factor: float = Field(0.5, gt=0, le=1, description="factor on the learning rate in those steps")
+    batch_size: int = Field(16, ge=1, description="images a step")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    augment: AugmentConfig = AugmentConfig()
+    seed: int = Field(0, ge=0, description="of weights, order and augmentation")
+    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto where the processor has it")
+    threads: int | None = Field(None, ge=1, description="threads of torch; all cores when not given")
+    log_every_steps: int = Field(50, ge=1, description="steps a row of metrics.jsonl")
+    checkpoint_every_steps: int = Field(200, ge=1, description="steps a checkpoint; a multiple of log_every_steps")
+
+
+class DetectTrainResult(StrictModel):
+    """What a training left."""
+
+    steps: int
+    parameters: int
+    bf16: bool
+    weights_sha256: str
+    training_sets: dict[str, BoxCounts]
+
+
+def run(config: DetectTrainConfig) -> DetectTrainResult:
+    """Trains a detector; a finished run is not done again, an interrupted one goes on at its last checkpoint."""
+    if config.checkpoint_every_steps % config.log_every_steps:
+        raise ConfigError(
+            f"checkpoint_every_steps: expected a multiple of log_every_steps ({config.log_every_steps}), "
+            f"got {config.checkpoint_every_steps}"
+        )
+    dataset = Dataset.load(config.data)
+    folder = open_run(config.out, config, _inputs(config, dataset))
+    if (done := folder.finished()) is not None:
+        return DetectTrainResult.model_validate(done)
+    phases: list[Phase] = []
+    counts: dict[str, BoxCounts] = {}
+    for name, steps, lr_factor in _plan(config):
+        training = _training_boxes(name, config, dataset)
+        at = folder.root / "training_set" / name
+        write_yolo_folder(at, dataset, training, config.input)
+        phases.append(Phase(name, steps, lr_factor, read_yolo_folder(at, config.input.channels)))
+        counts[name] = training.counts
+    network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
+    bf16 = bf16_pays() if config.bf16 == "auto" else config.bf16
+    loop = LoopConfig(
+        optimizer=config.optimizer,
+        augment=config.augment,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        bf16=bf16,
+        log_every_steps=config.log_every_steps,
+        checkpoint_every_steps=config.checkpoint_every_steps,
+    )
+    with torch_threads(config.threads):
+        train(network, phases, loop, folder)
+    sets = {name: count.model_dump() for name, count in counts.items()}
+    weights_sha256 = save_network(
+        folder.root, network, {"source": config.source, "steps": config.steps, "training_sets": sets}
+    )
+    result = DetectTrainResult(
+        steps=config.steps,
+        parameters=network.parameters,
+        bf16=bf16,
+        weights_sha256=weights_sha256,
+        training_sets=counts,
+    )
+    folder.finish(result.model_dump(mode="json"))
+    shutil.rmtree(folder.checkpoints)
+    return result
+
+
+def bf16_pays() -> bool:
+    """Whether the processor multiplies bfloat16 itself; elsewhere autocast only costs."""
+    capabilities: dict[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _inputs(config: DetectTrainConfig, dataset: Dataset) -> dict[str, str]:
+    inputs = {"dataset": dataset.sha256}
+    wants_boxes = config.source in {"pseudo", "pseudo_then_tune"}
+    if wants_boxes != (config.boxes is not None):
+        raise ConfigError(
+            f"boxes: {'required for' if wants_boxes else 'of no use to'} source={config.source}"
+            + ("; give the boxes.json of `camgen generate`" if wants_boxes else "; leave it out")
+        )
+    if config.boxes is not None:
+        if not config.boxes.is_file():
+            raise ConfigError(f"boxes: expected a file, found none at {config.boxes}")
+        inputs["boxes"] = sha256_file(config.boxes)
+    ceiling = dataset.root / "ceiling_boxes.json"
+    if config.source == "ceiling" and ceiling.is_file():
+        inputs["ceiling"] = sha256_file(ceiling)
+    if Path(config.architecture).is_file():
+        inputs["architecture"] = sha256_file(Path(config.architecture))
+    return inputs
+
+
+def _plan(config: DetectTrainConfig) -> list[tuple[str, int, float]]:
+    """Phases: source, steps, factor on the learning rate. Their steps add up to `config.steps`."""
+    if config.source != "pseudo_then_tune":
+        return [(config.source, config.steps, 1.0)]
+    tune = round(config.steps * config.tune_share)
+    return [("pseudo", config.steps - tune, 1.0), ("tune", tune, config.tune_lr_factor)]
+
+
+def _training_boxes(name: str, config: DetectTrainConfig, dataset: Dataset) -> TrainingBoxes:
+    if name == "ceiling":
+        return ceiling_training_boxes(dataset)
+    if name == "tune" or config.boxes is None:
+        return tune_training_boxes(dataset)
+    return pseudo_training_boxes(dataset, load_results(config.boxes), config.pseudo, config.seed)

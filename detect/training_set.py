@@ -1,0 +1,210 @@
+"""Which boxes a detector learns from: pseudo-boxes vetoed by labels, tune's true boxes, or the ceiling's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from detect.cutoffs import choose_cutoffs, keep_above
+from weakray.boxes.geometry import clip_to_image
+from weakray.coco import BoxTruth, Predictions
+from weakray.config import StrictModel
+from weakray.dataset import Dataset
+from weakray.detections import Detections
+from weakray.errors import DataError, RunError
+
+Keep = Literal["keep", "drop"]
+
+
+class PseudoBoxConfig(StrictModel):
+    """How pseudo-boxes become training boxes."""
+
+    score_at_least: float | Literal["tune"] = Field(
+        "tune", description="lowest score of a pseudo-box that is learnt from; `tune` chooses one a finding on tune"
+    )
+    uncertain: Keep = Field("keep", description="boxes of findings labelled uncertain: keep | drop")
+    blank: Keep = Field("drop", description="boxes of findings that the labels do not mention: keep | drop")
+    background_share: float = Field(
+        0.2, ge=0, lt=1, description="share of images without any finding among the training images, at most"
+    )
+
+
+class BoxCounts(StrictModel):
+    """What a training set holds, and what was left out of it."""
+
+    images: int
+    backgrounds: int  # of `images`, those without a box
+    boxes: int
+    boxes_of_finding: dict[str, int]
+    below_cutoff: int = 0
+    vetoed: int = 0  # boxes of findings that the image's labels exclude
+    images_left_out: int = 0  # a finding is, or may be, present, but no box is left: neither an example nor background
+    backgrounds_left_out: int = 0  # past `background_share`
+    clipped: int = 0  # boxes cut at the image's border
+    outside: int = 0  # boxes wholly outside their image, dropped
+    cutoffs: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingBoxes:
+    """Boxes to learn from: image_id → boxes, empty for a background image; in the dataset's order."""
+
+    boxes: dict[str, Detections]
+    counts: BoxCounts
+
+
+def pseudo_training_boxes(
+    dataset: Dataset, predictions: Predictions, config: PseudoBoxConfig, seed: int
+) -> TrainingBoxes:
+    """Pseudo-boxes of train images, vetoed by their labels, plus background images.
+
+    A background image has no finding labelled present or uncertain. An image with such a finding but without a box
+    left is no background: it is left out.
+
+    Args:
+        dataset: images and labels; its *tune* truth is read where cut-offs are chosen, nothing else of its boxes.
+        predictions: image_id → pseudo-boxes, of train images, and of tune images where cut-offs are chosen.
+        config: cut-off, veto and share of backgrounds.
+        seed: which background images are kept where there are too many.
+
+    Raises:
+        DataError: if no box is left.
+        RunError: if cut-offs are to be chosen and `predictions` hold no tune image.
+    """
+    if config.score_at_least == "tune":
+        tune_ids = dataset.ids_of("tune")
+        if not any(image_id in predictions for image_id in tune_ids):
+            raise RunError(
+                "pseudo.score_at_least=tune: expected pseudo-boxes of tune images too, found none; "
+                "generate them for the splits train and tune, or give a number"
+            )
+        vetoed = {i: veto(dataset, i, predictions[i], config)[0] for i in tune_ids if i in predictions}
+        cutoffs = choose_cutoffs(vetoed, dataset.truth_of("tune"), len(dataset.taxonomy))
+    else:
+        cutoffs = [config.score_at_least] * len(dataset.taxonomy)
+    kept: dict[str, Detections] = {}
+    below = vetoed_boxes = left_out = clipped = outside = 0
+    backgrounds: list[str] = []
+    labels = dataset.labels.to_numpy()
+    row_of = {image_id: row for row, image_id in enumerate(dataset.image_ids)}
+    for image_id in dataset.ids_of("train"):
+        allowed, count = veto(dataset, image_id, predictions.get(image_id, Detections.empty()), config)
+        above = keep_above(allowed, cutoffs)
+        inside, cut, dropped = clip(above, dataset.size_hw(image_id))
+        vetoed_boxes, below = vetoed_boxes + count, below + len(allowed) - len(above)
+        clipped, outside = clipped + cut, outside + dropped
+        if len(inside):
+            kept[image_id] = inside
+        elif np.isin(labels[row_of[image_id]], (1, -1)).any():
+            left_out += 1
+        else:
+            backgrounds.append(image_id)
+    if not kept:
+        raise DataError(
+            f"pseudo-boxes: expected at least one box on train images, got none (of all, {vetoed_boxes} vetoed by labels, "
+            f"{below} below the cut-off, {outside} outside their image); lower pseudo.score_at_least or check the boxes"
+        )
+    fitting = config.background_share / (1 - config.background_share) * len(kept)
+    wanted = min(len(backgrounds), int(fitting + 1e-9))  # 0.6 / 0.4 · 2 is 2.9999999999999996
+    chosen = {backgrounds[i] for i in np.random.default_rng(seed).permutation(len(backgrounds))[:wanted]}
+    ordered = {
+        image_id: kept.get(image_id, Detections.empty())
+        for image_id in dataset.ids_of("train")
+        if image_id in kept or image_id in chosen
+    }
+    return _counted(
+        ordered,
+        dataset.taxonomy.names,
+        below_cutoff=below,
+        vetoed=vetoed_boxes,
+        images_left_out=left_out,
+        backgrounds_left_out=len(backgrounds) - wanted,
+        clipped=clipped,
+        outside=outside,
+        cutoffs=dict(zip(dataset.taxonomy.names, (round(c, 6) for c in cutoffs), strict=True)),
+    )
+
+
+def tune_training_boxes(dataset: Dataset) -> TrainingBoxes:
+    """True boxes of the tune images; one that was looked at and holds no box is a background image.
+
+    Raises:
+        DataError: if tune has no box.
+    """
+    return _from_truth(dataset, dataset.truth_of("tune"), "tune")
+
+
+def ceiling_training_boxes(dataset: Dataset) -> TrainingBoxes:
+    """True boxes of train and tune images: the fully supervised rival's. Nothing else opens `ceiling_boxes.json`.
+
+    Raises:
+        DataError: if the dataset has no `ceiling_boxes.json`.
+    """
+    train = dataset.ceiling_truth()
+    if train is None:
+        raise DataError(
+            f"{dataset.root}: expected ceiling_boxes.json for source=ceiling, found none; "
+            "this dataset has no boxes of train images, so it has no fully supervised rival"
+        )
+    tune = dataset.truth_of("tune")
+    both = BoxTruth({**train.only(dataset.ids_of("train")).boxes, **tune.boxes}, train.annotated | tune.annotated)
+    return _from_truth(dataset, both, "train and tune")
+
+
+def veto(
+    dataset: Dataset, image_id: str, found: Detections, config: PseudoBoxConfig
+) -> tuple[Detections, int]:
+    """The boxes that the image's labels allow, and how many they exclude."""
+    allowed_values = {1.0} | ({-1.0} if config.uncertain == "keep" else set())
+    allowed = [
+        config.blank == "keep" if value != value else value in allowed_values  # noqa: PLR0124 - NaN is blank
+        for value in dataset.labels.loc[image_id].tolist()
+    ]
+    kept = found.where(np.asarray(allowed, dtype=bool)[found.class_id])
+    return kept, len(found) - len(kept)
+
+
+def clip(found: Detections, size_hw: tuple[int, int]) -> tuple[Detections, int, int]:
+    """Boxes cut at the image's border, how many were cut, and how many lay outside and are gone."""
+    cut = clip_to_image(found.boxes_xyxy_px, size_hw)
+    inside = (cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])
+    changed = inside & (cut != found.boxes_xyxy_px).any(axis=1)
+    kept = Detections(cut[inside], found.class_id[inside], found.score[inside])
+    return kept, int(changed.sum()), int((~inside).sum())
+
+
+def _from_truth(dataset: Dataset, truth: BoxTruth, what: str) -> TrainingBoxes:
+    looked_at = {*truth.boxes, *truth.image_ids}
+    boxes: dict[str, Detections] = {}
+    clipped = outside = 0
+    for image_id in dataset.image_ids:
+        if image_id in looked_at:
+            found = truth.boxes.get(image_id, Detections.empty())
+            boxes[image_id], cut, dropped = clip(found, dataset.size_hw(image_id))
+            clipped, outside = clipped + cut, outside + dropped
+    if not any(len(found) for found in boxes.values()):
+        raise DataError(
+            f"{dataset.root}: expected at least one box on {what} images, got none; "
+            "annotate some images and ingest the dataset again"
+        )
+    return _counted(boxes, dataset.taxonomy.names, clipped=clipped, outside=outside)
+
+
+def _counted(
+    boxes: Mapping[str, Detections], names: Sequence[str], cutoffs: dict[str, float] | None = None, **counts: int
+) -> TrainingBoxes:
+    together = Detections.concat(boxes.values())
+    of_class = np.bincount(together.class_id, minlength=len(names)).tolist()
+    totals = BoxCounts(
+        images=len(boxes),
+        backgrounds=sum(len(found) == 0 for found in boxes.values()),
+        boxes=len(together),
+        boxes_of_finding=dict(zip(names, of_class, strict=True)),
+        cutoffs=cutoffs,
+        **counts,
+    )
+    return TrainingBoxes(dict(boxes), totals)

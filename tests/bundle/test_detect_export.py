@@ -1,0 +1,214 @@
+"""The exported detector equals torch on real images, or there is no bundle."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from classify import export as classify_export
+from detect import export as command
+from detect.export import ExportConfig, ToleranceConfig, match_anchors, run
+from detect.predict import load_detector
+from weakray.bundle.manifest import verify
+from weakray.bundle.runtime import Bundle
+from weakray.config import to_plain
+from weakray.dataset import Dataset
+from weakray.errors import ConfigError, RunError
+from weakray.files import read_json, write_json, write_yaml
+from weakray.imaging import read_image
+from weakray.runs import commit
+
+
+@pytest.fixture(scope="module")
+def settings(
+    tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, ensemble: Path, detector: Path
+) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("export")
+    classify_export.run(
+        classify_export.ExportConfig(data=dataset.root, ensemble=ensemble, out=root / "classifiers", parity_images=2)
+    )
+    write_yaml(root / "recipe.yaml", {"findings": {}})
+    return {
+        "data": dataset.root,
+        "detector": detector,
+        "classifiers": root / "classifiers",
+        "recipe": root / "recipe.yaml",
+        "out": root / "out",
+        "parity_images": 10,
+        "score_thresholds": {"Nodule": 0.6},
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(settings: dict[str, Any]) -> Path:
+    result = run(ExportConfig(**settings))
+    assert result.bundle == settings["out"] / "bundle"
+    assert result.parity_passed
+    assert result.parity.images == 10
+    assert result.parity.boxes > 100
+    assert result.parity.matched_fraction == 1
+    assert result.parity.max_score_difference < 1e-4
+    assert result.bytes["detector.onnx"] == (result.bundle / "detector.onnx").stat().st_size
+    return result.bundle
+
+
+def test_bundle_holds_what_it_should(exported: Path, dataset: Dataset, settings: dict[str, Any]) -> None:
+    manifest = verify(exported)
+    assert manifest.detector.score_thresholds == {"Opacity": 0.25, "Nodule": 0.6, "Effusion": 0.25}
+    assert manifest.detector.input == load_detector(settings["detector"]).network.spec
+    assert manifest.origin.model_dump() == {
+        "dataset": "made for tests",
+        "dataset_sha256": dataset.sha256,
+    }
+    assert (exported / "recipe.yaml").read_bytes() == settings["recipe"].read_bytes()
+    assert Bundle.load(exported).taxonomy == dataset.taxonomy
+    assert "agree with the torch models" in (exported / "README.md").read_text()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_bundle_predicts_as_torch_does(exported: Path, dataset: Dataset, detector: Path, count: int) -> None:
+    images = [read_image(dataset.path_of(i)) for i in dataset.ids_of("test")[:count]]
+    assert all(image.shape[0] != image.shape[1] for image in images)
+    thresholds = np.array([0.25, 0.6, 0.25])
+    shown = 0
+    for found, expected in zip(
+        Bundle.load(exported, threads=1).predict(images),
+        load_detector(detector).predict(images, score_above=0.001, iou_above=0.6, max_boxes=10_000),
+        strict=True,
+    ):
+        wanted = expected.where(expected.score >= thresholds[expected.class_id]).best_first(100)
+        np.testing.assert_array_equal(found.detections.class_id, wanted.class_id)
+        np.testing.assert_allclose(found.detections.score, wanted.score, atol=1e-4)
+        np.testing.assert_allclose(found.detections.boxes_xyxy_px, wanted.boxes_xyxy_px, atol=1e-2)
+        shown += len(wanted)
+    assert shown > 10
+
+
+def test_same_inputs_same_bytes(exported: Path, settings: dict[str, Any], tmp_path: Path) -> None:
+    again = run(ExportConfig(**{**settings, "out": tmp_path / "elsewhere"})).bundle
+    assert {p.name: p.read_bytes() for p in again.iterdir()} == {p.name: p.read_bytes() for p in exported.iterdir()}
+
+
+def test_finished_export_is_not_done_again_unless_damaged(exported: Path, settings: dict[str, Any]) -> None:
+    before = (exported / "bundle.json").stat().st_mtime_ns
+    first = run(ExportConfig(**settings))
+    assert (exported / "bundle.json").stat().st_mtime_ns == before
+    assert to_plain(run(ExportConfig(**settings))) == to_plain(first)
+    (exported / "recipe.yaml").write_text("changed")
+    run(ExportConfig(**settings))
+    verify(exported)
+
+
+def spoil(source: Path, path: Path) -> None:
+    """Copies an exported detector and moves its every box two pixels to the right, so that small ones do not match."""
+    graph = onnx.load(source)
+    shift = np.zeros((1, 7, 1), np.float32)
+    shift[0, 0] = 2
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(shift, "shift"))
+    last = next(node for node in graph.graph.node if "raw" in node.output)
+    last.output[list(last.output).index("raw")] = "unshifted"
+    graph.graph.node.append(onnx.helper.make_node("Add", ["unshifted", "shift"], ["raw"]))
+    onnx.save(graph, path)
+
+
+def test_detector_that_differs_is_refused_and_can_be_forced(
+    exported: Path, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = exported / "detector.onnx"
+    monkeypatch.setattr(command, "export_detector", lambda folder, path, opset: spoil(source, path))
+    changed = {**settings, "out": tmp_path / "out"}
+    with pytest.raises(
+        RunError, match=r"differs from torch: \d+\.\d% of \d+ boxes on 10 images .* at least 99.0%.* set"
+    ):
+        run(ExportConfig(**changed))
+    assert not (tmp_path / "out" / "bundle").exists()
+    result = run(ExportConfig(**changed, force=True))
+    assert not result.parity_passed
+    assert result.parity.matched_fraction < 0.99
+    assert verify(result.bundle).detector.parity_passed is False
+    assert "DIFFER from the torch models" in (result.bundle / "README.md").read_text()
+
+
+def test_killed_export_leaves_no_half_bundle(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = ExportConfig(**{**settings, "out": tmp_path / "out"})
+    with monkeypatch.context() as patch:
+        patch.setattr("weakray.bundle.writing._swap_in", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(changed)
+    assert not (tmp_path / "out" / "bundle").exists()
+    assert not (tmp_path / "out" / "done.json").exists()
+    verify(run(changed).bundle)
+    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def raw(*anchors: tuple[float, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.array(anchors, np.float32).T[None]
+
+
+def test_match_anchors_by_hand() -> None:
+    # Boxes of 20 x 10 px; moved by 1 px right they share 19/21 = 0.905, by 0.4 px 19.6/20.4 = 0.961.
+    expected = raw((50, 50, 20, 10, 0.9, 0.0), (50, 50, 20, 10, 0.5, 0.04), (50, 50, 20, 10, 0.0, 0.3))
+    got = raw((51, 50, 20, 10, 0.9, 0.0), (50.4, 50, 20, 10, 0.509, 0.06), (50, 50, 20, 10, 0.0, 0.32))
+    counted, near = match_anchors(expected, got, ToleranceConfig())
+    assert counted.tolist() == [[[True, True, False], [False, True, True]]]
+    assert near.tolist() == [[[False, True, True], [False, False, False]]]
+
+
+def test_boxes_without_area_never_match() -> None:
+    flat = raw((50, 50, 0, 10, 0.9))
+    counted, near = match_anchors(flat, flat, ToleranceConfig())
+    assert counted.all()
+    assert not near.any()
+
+
+def test_without_boxes_every_score_must_be_near() -> None:
+    figures = {"images": 3, "boxes": 0, "matched_fraction": 1.0, "torch_p50_ms": 1.0, "onnxruntime_p50_ms": 1.0}
+    near = command.DetectorParity(**figures, max_score_difference=0.01)
+    far = command.DetectorParity(**figures, max_score_difference=0.0101)
+    assert near.passes(ToleranceConfig())
+    assert not far.passes(ToleranceConfig())
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        ({"Mass": 0.5}, r"score_thresholds.Mass: no such finding; expected some of Opacity, Nodule, Effusion"),
+        ({"Nodule": 1.5}, r"score_thresholds.Nodule: expected a score in \[0, 1\], got 1.5"),
+    ],
+)
+def test_wrong_thresholds(settings: dict[str, Any], thresholds: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(ExportConfig(**{**settings, "score_thresholds": thresholds}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("detector", r"expected a trained detector, found no detector.json; run `weakray detect train`"),
+        ("classifiers", r"expected exported classifiers, found no classifiers.json; run `weakray classify export`"),
+        ("recipe", r"expected a recipe, found none; run `weakray camgen search`"),
+    ],
+)
+def test_missing_inputs_say_what_to_run(settings: dict[str, Any], tmp_path: Path, setting: str, message: str) -> None:
+    with pytest.raises(RunError, match=message):
+        run(ExportConfig(**{**settings, "out": tmp_path / "out", setting: tmp_path / "nowhere"}))
+    assert not (tmp_path / "out").exists()
+
+
+def test_classifiers_of_other_findings(settings: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "classifiers"
+    shutil.copytree(settings["classifiers"], other)
+    part = read_json(other / "classifiers.json")
+    part["findings"] = part["findings"][::-1]
+    write_json(other / "classifiers.json", part)
+    with pytest.raises(
+        RunError, match=r"classifiers: expected the findings of .* got \['Effusion', 'Nodule', 'Opacity'\]"
+    ):
+        run(ExportConfig(**{**settings, "classifiers": other, "out": tmp_path / "out"}))

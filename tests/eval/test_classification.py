@@ -1,0 +1,196 @@
+"""Classification figures against scikit-learn, against hand-computed figures, and at the edges."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from eval.classification import (
+    LabelledScores,
+    areas_under_pr,
+    areas_under_roc,
+    brier_score,
+    calibration_error,
+    macro_auroc,
+    score_classification,
+)
+from weakray.errors import DataError
+
+NAMES = ["Edema", "Nodule", "Mass"]
+
+
+def tables(n: int = 120, seed: int = 0, decimals: int = 2) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """Probabilities with ties, labels of all four kinds, two images a patient."""
+    rng = np.random.default_rng(seed)
+    ids = [f"i{k}" for k in range(n)]
+    values = rng.choice([1.0, 0.0, -1.0, np.nan], (n, 3), p=[0.3, 0.4, 0.1, 0.2])
+    probability = np.clip(0.35 + 0.2 * (values == 1) + rng.normal(0, 0.2, (n, 3)), 0, 1).round(decimals)
+    labels = pd.DataFrame(values, index=ids, columns=NAMES)
+    return pd.DataFrame(probability, index=ids, columns=NAMES), labels, {i: str(int(i[1:]) // 2) for i in ids}
+
+
+@pytest.mark.parametrize("decimals", [1, 12])
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_equal_scikit_learn_under_weights(seed: int, decimals: int) -> None:
+    rng = np.random.default_rng(seed)
+    score = rng.random(70).round(decimals)
+    positive = rng.random(70) < 0.3 + 0.4 * score
+    weights = rng.integers(0, 4, (70, 3)).astype(float)
+    roc, pr = areas_under_roc(score, positive, weights), areas_under_pr(score, positive, weights)
+    for draw in range(3):
+        weight = weights[:, draw]
+        assert roc[draw] == pytest.approx(roc_auc_score(positive, score, sample_weight=weight), abs=1e-12)
+        assert pr[draw] == pytest.approx(average_precision_score(positive, score, sample_weight=weight), abs=1e-12)
+
+
+def test_areas_by_hand() -> None:
+    score = np.array([0.9, 0.8, 0.8, 0.1])
+    positive = np.array([True, True, False, False])
+    once = np.ones((4, 1))
+    # Pairs won: .9 beats both, .8 ties with .8 (half) and beats .1: 3.5 of 4.
+    assert areas_under_roc(score, positive, once) == pytest.approx(0.875)
+    # At .9: recall 1/2 with precision 1; at .8: recall 1 with precision 2/3.
+    assert areas_under_pr(score, positive, once) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    # The positive of .9 twice: pairs won 2·2 + 1.5 of 6; recall 2/3 at precision 1, 1/3 at 3/4.
+    twice = np.array([[2.0], [1.0], [1.0], [1.0]])
+    assert areas_under_roc(score, positive, twice) == pytest.approx(5.5 / 6)
+    assert areas_under_pr(score, positive, twice) == pytest.approx(2 / 3 + 1 / 3 * 3 / 4)
+
+
+def test_areas_without_one_kind_are_undefined() -> None:
+    score, positive = np.array([0.2, 0.7]), np.array([False, True])
+    weights = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])  # both; the positive alone; the negative alone
+    np.testing.assert_array_equal(areas_under_roc(score, positive, weights), [1, np.nan, np.nan])
+    np.testing.assert_array_equal(areas_under_pr(score, positive, weights), [1, 1, np.nan])
+    assert np.isnan(areas_under_roc(score[:0], positive[:0], weights[:0])).all()
+
+
+def test_brier_score() -> None:
+    probability, positive = np.array([0.8, 0.4, 1.0]), np.array([True, False, False])
+    assert brier_score(probability, positive) == pytest.approx((0.04 + 0.16 + 1) / 3)
+    assert brier_score(probability, positive) == pytest.approx(brier_score_loss(positive, probability))
+
+
+def test_calibration_error_by_hand() -> None:
+    # .68 and .72 share the bin [10/15, 11/15): mean .7, half positive, gap .2. 1.0 is in the last bin, gap 0.
+    # 0 is in the first, gap 1: (2 * .2 + 0 + 1) / 4.
+    probability = np.array([0.68, 0.72, 1.0, 0.0])
+    positive = np.array([True, False, True, True])
+    assert calibration_error(probability, positive) == pytest.approx((2 * 0.2 + 1) / 4)
+    assert calibration_error(np.array([1.0, 0.0]), np.array([True, False])) == 0
+
+
+def test_uncertain_and_blank_labels_are_masked_finding_by_finding() -> None:
+    probabilities, labels, patient_of = tables()
+    scores = score_classification(probabilities, labels, patient_of, draws=20)
+    for name in NAMES:
+        known = labels[name].isin([0, 1])
+        entry = scores["per_finding"][name]
+        assert entry["positives"] == (labels[name] == 1).sum()
+        assert entry["negatives"] == (labels[name] == 0).sum()
+        truth, guess = labels.loc[known, name] == 1, probabilities.loc[known, name]
+        assert entry["auroc"]["value"] == pytest.approx(roc_auc_score(truth, guess))
+        assert entry["auprc"]["value"] == pytest.approx(average_precision_score(truth, guess))
+        assert entry["brier"] == pytest.approx(brier_score_loss(truth, guess))
+        assert entry["auroc"]["low"] < entry["auroc"]["value"] < entry["auroc"]["high"]
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+
+
+def test_means_leave_out_findings_with_too_few_of_either_kind() -> None:
+    probabilities, labels, patient_of = tables()
+    labels.loc[labels.index[4:], "Mass"] = 0.0
+    labels.loc[labels.index[:4], "Mass"] = 1.0  # four positives
+    scores = score_classification(probabilities, labels, patient_of, draws=20)
+    entries = scores["per_finding"]
+    assert [entries[name]["in_mean"] for name in NAMES] == [True, True, False]
+    assert entries["Mass"]["auroc"] is not None  # shown all the same
+    counted = [entries[name] for name in NAMES[:2]]
+    areas, support = [e["auroc"]["value"] for e in counted], [e["positives"] for e in counted]
+    assert scores["macro_auroc"]["value"] == pytest.approx(np.mean(areas))
+    assert scores["weighted_auroc"]["value"] == pytest.approx(np.average(areas, weights=support))
+    assert scores["weighted_auroc"]["value"] != pytest.approx(scores["macro_auroc"]["value"], abs=1e-6)
+    precision = [e["auprc"]["value"] for e in counted]
+    assert scores["macro_auprc"]["value"] == pytest.approx(np.mean(precision))
+    assert scores["weighted_auprc"]["value"] == pytest.approx(np.average(precision, weights=support))
+    more = score_classification(probabilities, labels, patient_of, min_positives=4, draws=20)
+    assert more["per_finding"]["Mass"]["in_mean"]
+    assert more["macro_auroc"] != scores["macro_auroc"]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_few_negatives_are_as_bad_as_few_positives(value: float) -> None:
+    probabilities, labels, patient_of = tables()
+    labels["Mass"] = [value] * 111 + [1 - value] * 9
+    for least, counted in ((10, False), (9, True)):
+        scores = score_classification(probabilities, labels, patient_of, min_positives=least, draws=5)
+        assert scores["per_finding"]["Mass"]["in_mean"] is counted
+        alone = macro_auroc(probabilities, labels, patient_of, min_positives=least, draws=5)
+        assert alone == scores["macro_auroc"]
+
+
+def test_a_finding_of_one_kind_has_no_area() -> None:
+    probabilities, labels, patient_of = tables()
+    labels["Nodule"] = 0.0
+    labels["Mass"] = np.nan
+    scores = score_classification(probabilities, labels, patient_of, min_positives=0, draws=20)
+    assert scores["per_finding"]["Nodule"]["auroc"] is None
+    assert scores["per_finding"]["Nodule"]["brier"] > 0
+    assert scores["per_finding"]["Mass"] == {
+        **dict.fromkeys(["auroc", "auprc", "brier", "calibration_error"]),
+        "positives": 0,
+        "negatives": 0,
+        "in_mean": False,
+    }
+    assert scores["macro_auroc"] == scores["per_finding"]["Edema"]["auroc"]
+
+
+def test_no_finding_with_enough_positives_has_no_mean() -> None:
+    probabilities, labels, patient_of = tables()
+    scores = score_classification(probabilities, labels, patient_of, min_positives=100, draws=5)
+    assert scores["macro_auroc"] is None
+    assert scores["weighted_auprc"] is None
+    assert macro_auroc(probabilities, labels, patient_of, min_positives=100) is None
+
+
+def test_the_macro_auroc_alone_is_the_same() -> None:
+    probabilities, labels, patient_of = tables()
+    every = score_classification(probabilities, labels, patient_of, draws=150, seed=3)
+    assert macro_auroc(probabilities, labels, patient_of, draws=150, seed=3) == every["macro_auroc"]
+    assert macro_auroc(probabilities, labels, patient_of, draws=150, seed=4) != every["macro_auroc"]
+
+
+def test_rows_and_columns_pair_by_name() -> None:
+    probabilities, labels, patient_of = tables()
+    expected = macro_auroc(probabilities, labels, patient_of, draws=10)
+    shuffled = labels.sample(frac=1, random_state=0)
+    shuffled.loc["not predicted"] = 1.0
+    assert macro_auroc(probabilities[NAMES[::-1]], shuffled, patient_of, draws=10) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p, y: (p.drop(columns="Mass"), y), r"expected the findings \['Edema', 'Nodule', 'Mass'\], got"),
+        (lambda p, y: (p * 3, y), r"probabilities: expected values in \[0, 1\]"),
+        (lambda p, y: (p * np.nan, y), r"expected values in \[0, 1\] and no NaN"),
+        (lambda p, y: (pd.concat([p, p]), y), "image ids that repeat"),
+        (lambda p, y: (p, y.drop(index="i3")), "labels: 1 predicted images have none, e.g. 'i3'"),
+        (lambda p, y: (p, y.replace(1.0, 0.7)), r"expected 1, 0, -1 \(uncertain\) or NaN .*, got 0.7"),
+    ],
+)
+def test_mistakes_are_named(change: Any, message: str) -> None:
+    probabilities, labels, _ = tables()
+    with pytest.raises(DataError, match=message):
+        LabelledScores.pair(*change(probabilities, labels))
+
+
+def test_images_without_a_patient_are_refused() -> None:
+    probabilities, labels, patient_of = tables()
+    del patient_of["i5"]
+    with pytest.raises(DataError, match="1 images have no patient, e.g. 'i5'"):
+        score_classification(probabilities, labels, patient_of)

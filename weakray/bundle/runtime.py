@@ -1,0 +1,185 @@
+"""Runs a bundle on the CPU with onnxruntime: no torch, no dataset, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from weakray.bundle.manifest import CLASSIFIERS, DETECTOR, TAXONOMY, Manifest, verify
+from weakray.bundle.yolo import decode_yolo
+from weakray.detections import BoolArray, Detections, FloatArray
+from weakray.errors import BundleError, DataError
+from weakray.imaging import Image, InputSpec, Placement, prepare, to_batch
+from weakray.taxonomy import Taxonomy
+
+# What onnxruntime raises for a file that is no graph, or one it cannot run; they share no base but Exception.
+_UNREADABLE = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+
+class Graph:
+    """An ONNX file, loaded: a batch `(n, c, s, s)` float32 in [0, 1] in, named arrays out.
+
+    Args:
+        path: the file.
+        input_spec: what it must take.
+        outputs: name → size of axis 1 that each output must have.
+        threads: threads of one pass; None leaves the choice to onnxruntime (one a physical core).
+
+    Raises:
+        BundleError: if the file cannot be loaded, or takes or gives something else.
+    """
+
+    def __init__(self, path: Path, input_spec: InputSpec, outputs: dict[str, int], threads: int | None = None) -> None:
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3  # errors only: its warnings speak of graph optimisation, to nobody here
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except _UNREADABLE as error:
+            raise BundleError(f"{path}: expected a graph that onnxruntime can run, got: {error}") from None
+        takes = {value.name: list(value.shape) for value in self.session.get_inputs()}
+        size = input_spec.size_px
+        wanted = [input_spec.channels, size, size]
+        if list(takes) != ["images"] or takes["images"][1:] != wanted or isinstance(takes["images"][0], int):
+            raise BundleError(f"{path}: expected one input images (n, {_commas(wanted)}) with n free, got {takes}")
+        gives = {value.name: list(value.shape) for value in self.session.get_outputs()}
+        if {name: shape[1] for name, shape in gives.items()} != outputs:
+            raise BundleError(f"{path}: expected outputs with these sizes of axis 1: {outputs}, got {gives}")
+
+    def run(self, batch: FloatArray, outputs: Sequence[str]) -> list[FloatArray]:
+        """One pass; only what the named `outputs` need is computed."""
+        found: list[Any] = self.session.run(list(outputs), {"images": batch})
+        return [np.asarray(value, np.float32) for value in found]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a bundle says of one image.
+
+    Attributes:
+        probabilities: `(k,)` float32 in [0, 1], calibrated, a child's never above its parent's.
+        decision: `(k,)` bool, True from the finding's threshold on.
+        detections: boxes in pixels of the image as given, those that reach the score threshold of their finding.
+        maps: `(k, h, w)` float32, maps over the letterboxed square, not stretched per image; None where not asked for.
+        placement: where the image lies in that square.
+    """
+
+    probabilities: FloatArray
+    decision: BoolArray
+    detections: Detections
+    maps: FloatArray | None
+    placement: Placement
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A loaded bundle. Safe to call from several threads at once.
+
+    Example:
+        bundle = Bundle.load(Path("runs/demo/bundle"))
+        prediction = bundle.predict([read_image(Path("film.png"))])[0]
+    """
+
+    manifest: Manifest
+    taxonomy: Taxonomy
+    detector: Graph
+    classifiers: Graph
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None) -> Bundle:
+        """Checks every file of a bundle and loads it.
+
+        Args:
+            folder: the bundle.
+            threads: threads of one pass; None leaves the choice to onnxruntime.
+
+        Raises:
+            BundleError: if the bundle is not whole, or its graphs are not what `bundle.json` says.
+        """
+        manifest = verify(folder)
+        k = len(manifest.findings)
+        return cls(
+            manifest,
+            Taxonomy.load(folder / TAXONOMY),
+            Graph(folder / DETECTOR, manifest.detector.input, {"raw": 4 + k}, threads),
+            Graph(folder / CLASSIFIERS, manifest.classifiers.input, {"probabilities": k, "maps": k}, threads),
+        )
+
+    def predict(self, images: Sequence[Image], *, with_maps: bool = False) -> list[Prediction]:
+        """Predicts on images of any sizes, with one pass of each graph: the batch is the memory it takes.
+
+        Args:
+            images: grey `(h, w)` or RGB `(h, w, 3)`, uint8.
+            with_maps: whether to compute and return the maps.
+
+        Raises:
+            DataError: if an image is something else.
+        """
+        if not images:
+            return []
+        for number, image in enumerate(images):
+            _check_image(image, number)
+        batch, placements = _prepared(images, self.manifest.classifiers.input)
+        names = ["probabilities", "maps"] if with_maps else ["probabilities"]
+        probabilities, *maps = self.classifiers.run(batch, names)
+        thresholds = np.array(list(self.manifest.classifiers.decision_thresholds.values()), np.float32)
+        if self.manifest.detector.input != self.manifest.classifiers.input:
+            batch, box_placements = _prepared(images, self.manifest.detector.input)
+        else:
+            box_placements = placements
+        found = self._boxes(batch, box_placements)
+        return [
+            Prediction(probabilities[i], probabilities[i] >= thresholds, found[i], maps[0][i] if maps else None, place)
+            for i, place in enumerate(placements)
+        ]
+
+    def _boxes(self, batch: FloatArray, placements: list[Placement]) -> list[Detections]:
+        part = self.manifest.detector
+        raw = self.detector.run(batch, ["raw"])[0]
+        # Scores below their finding's threshold go before boxes are ranked and counted, so that none of them takes the
+        # place of a box that is shown.
+        thresholds = np.array(list(part.score_thresholds.values()), np.float32)
+        scores = raw[:, 4:]
+        scores[scores < thresholds[:, None]] = 0
+        return decode_yolo(raw, placements, score_above=0, iou_above=part.iou_above, max_boxes=part.max_boxes)
+
+
+def _prepared(images: Sequence[Image], spec: InputSpec) -> tuple[npt.NDArray[np.float32], list[Placement]]:
+    pairs = [prepare(image, spec) for image in images]
+    return to_batch([image for image, _ in pairs]), [placement for _, placement in pairs]
+
+
+def _check_image(image: Any, number: int) -> None:
+    if isinstance(image, np.ndarray):
+        colour = image.ndim == 3 and image.shape[2] == 3
+        if image.dtype == np.uint8 and (image.ndim == 2 or colour) and image.size:
+            return
+        came = f"{image.dtype} {image.shape}"
+    else:
+        came = type(image).__name__
+    raise DataError(
+        f"image {number}: expected uint8 of shape (h, w) or (h, w, 3), got {came}; "
+        "decode it with weakray.imaging.decode"
+    )
+
+
+def _commas(values: Sequence[int]) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,122 @@
+"""The command line: one table of commands. It parses, calls and prints; all else lives in the verbs.
+
+A verb is a module with `run(config: XConfig) -> XResult`; its config class comes from that annotation, its flags
+and their help from the class's fields.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from weakray import __version__
+from weakray.config import StrictModel, flag_fields, load, to_plain
+from weakray.errors import WeakrayError
+from weakray.stack import silence
+
+# stage, verb → module, one line of help. A stage with a single verb has the empty verb.
+COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
+    ("ingest", "phantom"): ("ingest.phantom.command", "simulate chest films: true boxes, noisy labels"),
+    ("ingest", "nih"): ("ingest.nih", "read NIH ChestX-ray14 from its own CSV files"),
+    ("ingest", "coco"): ("ingest.coco", "read a COCO detection set; its train boxes become image-level labels"),
+    ("classify", "train"): ("classify.train", "train one multi-label classifier"),
+    ("classify", "ensemble"): ("classify.ensemble", "calibrate trained classifiers on val and combine them"),
+    ("classify", "evaluate"): ("classify.evaluate", "AUROC and AUPRC per finding of an ensemble, with intervals"),
+    ("classify", "predict"): ("classify.predict", "probabilities of an ensemble for every image of a dataset"),
+    ("classify", "export"): ("classify.export", "an ensemble as one ONNX file with thresholds; parity checked"),
+    ("camgen", "search"): ("camgen.search", "fit the recipe that turns maps into boxes, on tune images"),
+    ("camgen", "generate"): ("camgen.generate", "pseudo-boxes of a dataset's images from a recipe"),
+    ("eval", "boxes"): ("eval.boxes", "average precision of a boxes file on annotated images, with intervals"),
+    ("eval", "summary"): ("eval.summary", "score every source of boxes on test, on the same bootstrap draws"),
+    ("eval", "report"): ("eval.report.command", "the HTML page of a finished run"),
+    ("detect", "train"): ("detect.train", "train a detector on pseudo-boxes, tune boxes or true boxes"),
+    ("detect", "predict"): ("detect.predict", "a detector's boxes for the images of a dataset"),
+    ("detect", "export"): ("detect.export", "write the bundle: detector, classifiers, recipe, hashes; parity checked"),
+    ("run", ""): ("weakray.pipeline", "run the stages of a pipeline config in order, skipping what is done"),
+    ("demo", ""): ("weakray.demo", "run configs/demo.yaml: made data, no network, CPU"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 when it ended well, 2 with one line on stderr for an error that the user can mend."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    silence()
+    try:
+        return _dispatch(words)
+    except WeakrayError as error:
+        print(f"weakray: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(words: list[str]) -> int:
+    if words and words[0] in ("--version", "-V"):
+        print(f"weakray {__version__}")
+        return 0
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(overview())
+        return 0
+    stage = words[0]
+    verbs = [verb for name, verb in COMMANDS if name == stage]
+    if not verbs:
+        raise _usage(f"unknown command {stage!r}; expected one of: {', '.join(sorted({s for s, _ in COMMANDS}))}")
+    if verbs == [""]:
+        verb, rest = "", words[1:]
+    elif len(words) > 1 and words[1] in verbs:
+        verb, rest = words[1], words[2:]
+    elif len(words) > 1 and words[1] not in ("--help", "-h"):
+        raise _usage(f"unknown verb {words[1]!r}; expected: weakray {stage} {' | '.join(verbs)}")
+    else:
+        print(overview(stage))
+        return 0
+    module, help_line = COMMANDS[stage, verb]
+    call: Callable[[Any], Any] = import_module(module).run
+    config_class: type[StrictModel] = get_type_hints(call)["config"]
+    config = load(config_class, *_parse(f"weakray {stage} {verb}".strip(), help_line, config_class, rest))
+    _show(call(config))
+    return 0
+
+
+def overview(stage: str | None = None) -> str:
+    """The table of commands as text."""
+    rows = [(f"weakray {s} {v}".strip(), line) for (s, v), (_, line) in COMMANDS.items() if stage in (None, s)]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"  {name:<{width}}  {line}" for name, line in rows]
+    return "\n".join(["usage: weakray STAGE VERB [CONFIG.yaml] [--setting VALUE ...]", "", *lines])
+
+
+def _parse(
+    name: str, help_line: str, config_class: type[StrictModel], words: list[str]
+) -> tuple[Path | None, dict[str, str]]:
+    parser = _Parser(prog=name, description=help_line, allow_abbrev=False)
+    parser.add_argument("config", nargs="?", type=Path, help="YAML file of settings; flags go over it")
+    for dotted, info in flag_fields(config_class).items():
+        default = "required" if info.is_required() else f"default: {info.get_default(call_default_factory=True)}"
+        text = f"{info.description}; {default}" if info.description else default
+        flag = "--" + dotted.replace("_", "-")
+        parser.add_argument(flag, dest=dotted, metavar="VALUE", help=text.replace("%", "%%"))
+    given = vars(parser.parse_args(words))
+    path = given.pop("config")
+    return path, {dotted: text for dotted, text in given.items() if text is not None}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise _usage(f"{message}; see {self.prog} --help")
+
+
+def _usage(message: str) -> WeakrayError:
+    return WeakrayError(message)
+
+
+def _show(result: Any) -> None:
+    values = to_plain(result) if isinstance(result, StrictModel) else {"result": result}
+    for name, value in values.items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

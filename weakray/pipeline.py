@@ -1,0 +1,290 @@
+"""`weakray run CONFIG`: the stages in order, finished ones skipped, interrupted ones gone on with.
+
+The pipeline holds no science. Each section of its config is the config of a stage's verb, paths and seeds filled in
+here; each stage decides by its own run folder whether there is anything left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field
+
+from weakray.config import Config, StrictModel, to_plain, validate
+from weakray.errors import ConfigError
+from weakray.files import read_json, sha256_file, sha256_json, write_json, write_yaml
+from weakray.runs import open_run
+
+Result = TypeVar("Result", bound=StrictModel)
+Rival = Literal["random_map", "centre_box", "mean_box", "gradcam_single", "few_shot", "supervised_detector"]
+Section = dict[str, Any]
+
+
+class ClassifySection(StrictModel):
+    """The classifiers: settings they share, what each member has of its own, and how they become an ensemble."""
+
+    train: Section = Field({}, description="settings of `classify train` for all members")
+    members: tuple[Section, ...] = Field(({"seed": 0}, {"seed": 1}), description="what each member changes in `train`")
+    ensemble: Section = Field({}, description="settings of `classify ensemble`")
+
+
+class CamgenSection(StrictModel):
+    """Maps and boxes."""
+
+    search: Section = Field({}, description="settings of `camgen search`")
+    generate: Section = Field({}, description="settings of `camgen generate`")
+
+
+class DetectSection(StrictModel):
+    """The detectors: settings they share, and how the weak one is taught."""
+
+    train: Section = Field({}, description="settings of `detect train` for the weak detector and its rivals")
+    weak: Section = Field({"source": "pseudo"}, description="what the weak detector changes in `train`")
+    predict: Section = Field({}, description="settings of `detect predict`")
+    export: Section = Field({}, description="settings of `detect export`")
+
+
+class PipelineConfig(StrictModel):
+    """A whole run. Sections hold the settings of the stages' verbs, less their paths."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the run")
+    out: Path | None = Field(None, description="folder of the run; null: runs/NAME")
+    ingest: Section = Field(description="`source: phantom | nih | coco`, and that verb's settings")
+    classify: ClassifySection = ClassifySection()
+    camgen: CamgenSection = CamgenSection()
+    detect: DetectSection = DetectSection()
+    rivals: tuple[Rival, ...] = Field(
+        ("random_map", "centre_box", "mean_box", "gradcam_single"), description="what the detector is compared with"
+    )
+    summary: Section = Field({}, description="settings of `eval summary`")
+    report: Section = Field({}, description="settings of `eval report`")
+
+    @property
+    def root(self) -> Path:
+        """Folder of the run."""
+        return self.out if self.out is not None else Path("runs") / self.name
+
+
+class PipelineResult(StrictModel):
+    """Where the figures and the report stand, and the headline."""
+
+    summary: Path
+    report: Path
+    bundle: Path
+    ap50: dict[str, float]
+    recovered_fraction: float | None
+
+
+def run(config: PipelineConfig) -> PipelineResult:
+    """Runs every stage that is not done, then writes `summary.json` and `report.html`.
+
+    Raises:
+        ConfigError: naming the dotted path of a wrong setting, before any stage starts.
+    """
+    from camgen import generate, search
+    from classify import ensemble, evaluate, predict, train
+    from classify import export as classify_export
+    from detect import export as detect_export
+    from detect import predict as detect_predict
+    from detect import train as detect_train
+    from eval import summary
+    from eval.report import command as report
+
+    root, data = config.root, config.root / "dataset"
+    at = _Stages(root)
+
+    # Settings first, all of them: a typing error must not show after an hour's training.
+    ingest_verb, ingest_config = _ingest(config.ingest, data)
+    shared = config.classify.train
+    members = [
+        at.config(train.TrainConfig, f"classify/member_{i}", f"classify.members.{i}", {**shared, **own}, data=data)
+        for i, own in enumerate(config.classify.members)
+    ]
+    joined = at.config(
+        ensemble.EnsembleConfig,
+        "classify/ensemble",
+        "classify.ensemble",
+        config.classify.ensemble,
+        data=data,
+        members=[member.out for member in members],
+    )
+    known = {"data": data, "ensemble": joined.out}
+    probabilities = at.config(predict.PredictConfig, "classify/probabilities", "", {}, **known)
+    figures = at.config(evaluate.EvaluateConfig, "classify/figures", "", {}, **known)
+    searched = at.config(search.SearchConfig, "camgen/search", "camgen.search", config.camgen.search, **known)
+    generated = {
+        name: at.config(
+            generate.GenerateConfig,
+            f"camgen/{name}",
+            "camgen.generate",
+            {**_GALLERY, **config.camgen.generate},
+            **known,
+            recipe=searched.out / f"{name}.yaml",
+            splits=splits,
+        )
+        for name, splits in _BOXED.items()
+        if name == "recipe" or name in config.rivals
+    }
+    pseudo = generated["recipe"].out / "boxes.json"
+    taught = {"weak_detector": {**config.detect.weak, "boxes": pseudo}}
+    taught |= {name: {"source": source} for name, source in _TAUGHT.items() if name in config.rivals}
+    trained = {
+        name: at.config(
+            detect_train.DetectTrainConfig, f"detect/{name}", "detect.train", {**config.detect.train, **own}, data=data
+        )
+        for name, own in taught.items()
+    }
+    detected = {
+        name: at.config(
+            detect_predict.DetectPredictConfig,
+            f"detect/{name}_boxes",
+            "detect.predict",
+            config.detect.predict,
+            data=data,
+            detector=trained[name].out,
+            splits=("tune", "test"),
+        )
+        for name in taught
+    }
+    graph = at.config(classify_export.ExportConfig, "export/classifiers", "", {}, **known)
+    bundled = at.config(
+        detect_export.ExportConfig,
+        "export/bundle",
+        "detect.export",
+        config.detect.export,
+        data=data,
+        detector=trained["weak_detector"].out,
+        detector_boxes=detected["weak_detector"].out / "boxes.json",
+        classifiers=graph.out,
+        recipe=searched.out / "recipe.yaml",
+    )
+    boxes = {name: made.out / "boxes.json" for name, made in generated.items()}
+    boxes |= {name: made.out / "boxes.json" for name, made in detected.items()}
+    scored = at.config(
+        summary.SummaryConfig,
+        "eval/summary",
+        "summary",
+        config.summary,
+        data=data,
+        boxes=boxes,
+        probabilities=probabilities.out / "probabilities.parquet",
+        fixed=tuple(rival for rival in ("centre_box", "mean_box") if rival in config.rivals),
+    )
+    curves = {f"classifier {i}": member.out for i, member in enumerate(members)}
+    curves |= {name.replace("_", " "): detector.out for name, detector in trained.items()}
+    shown = at.config(
+        report.ReportConfig,
+        "eval/report",
+        "report",
+        config.report,
+        data=data,
+        summary=root / "summary.json",
+        recipe=generated["recipe"].out,
+        recipe_yaml=searched.out / "recipe.yaml",
+        detector=detected["weak_detector"].out,
+        figures=figures.out,
+        bundle=bundled.out,
+        curves=curves,
+    )
+
+    # Then the work, in the order that data flows.
+    write_yaml(root / "config.yaml", to_plain(config))
+    at.ingest(ingest_verb, ingest_config)
+    for i, member in enumerate(members):
+        at.run(f"classify.member_{i}", train.run, member)
+    at.run("classify.ensemble", ensemble.run, joined)
+    at.run("classify.predict", predict.run, probabilities)
+    at.run("classify.evaluate", evaluate.run, figures)
+    at.run("camgen.search", search.run, searched)
+    for name, made in generated.items():
+        at.run(f"camgen.{name}", generate.run, made)
+    for name in taught:
+        at.run(f"detect.{name}", detect_train.run, trained[name])
+        at.run(f"detect.{name}.predict", detect_predict.run, detected[name])
+    at.run("classify.export", classify_export.run, graph)
+    bundle = at.run("detect.export", detect_export.run, bundled)
+    scores = at.run("eval.summary", summary.run, scored)
+    settings = {name: value for name, value in to_plain(config).items() if name != "out"}
+    write_json(
+        root / "summary.json",
+        {"config_sha256": sha256_json(settings), **read_json(scores.scores), "seconds": at.seconds},
+    )
+    page = at.run("eval.report", report.run, shown)
+    return PipelineResult(
+        summary=root / "summary.json",
+        report=page.report,
+        bundle=bundle.bundle,
+        ap50=scores.ap50,
+        recovered_fraction=scores.recovered_fraction,
+    )
+
+
+# What each recipe's boxes are needed for: train is taught, tune chooses cut-offs, test is scored.
+_BOXED = {"recipe": ("train", "tune", "test"), "gradcam_single": ("test",), "random_map": ("test",)}
+_TAUGHT = {"few_shot": "tune", "supervised_detector": "ceiling"}
+_GALLERY: Section = {"gallery_images": 2000}  # the report picks its cases among the test images that have maps
+
+
+@dataclass
+class _Stages:
+    """Names the stages' folders, runs them one after another and keeps their wall times."""
+
+    root: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def config(self, model: type[Config], folder: str, section: str, values: Section, **given: Any) -> Config:
+        """A stage's settings from its section; `given` are what the pipeline decides, and may not be set there."""
+        given.setdefault("out", self.root / folder)
+        clash = sorted(set(values) & set(given))
+        if clash:
+            raise ConfigError(f"{section}.{clash[0]}: is set by the pipeline; remove it")
+        return validate(model, {**values, **given}, section)
+
+    def run(self, name: str, verb: Callable[[Any], Result], config: StrictModel) -> Result:
+        folder = Path(config.out)  # type: ignore[attr-defined]
+        known = (folder / "done.json").is_file()
+        print(f"[{len(self.seconds) + 1:2d}] {name}{' (found)' if known else ''}", flush=True)
+        result = verb(config)
+        self.seconds[name] = float(read_json(folder / "done.json")["seconds"])
+        return result
+
+    def ingest(self, verb: Callable[[Any], Result], config: StrictModel) -> None:
+        """The dataset folder, with a run folder beside it that says what it was made from."""
+        made = Path(config.out)  # type: ignore[attr-defined]
+        stage = open_run(self.root / "ingest", config, _ingest_inputs(config))
+        known = stage.finished() is not None and (made / "dataset.json").is_file()
+        print(f"[ 1] ingest{' (found)' if known else ''}", flush=True)
+        if not known:
+            stage.finish(to_plain(verb(config)))
+        self.seconds["ingest"] = stage.seconds
+
+
+def _ingest(section: Section, data: Path) -> tuple[Callable[[Any], Any], StrictModel]:
+    from ingest import coco, nih
+    from ingest.phantom import command as phantom
+
+    source, settings = section.get("source"), {k: v for k, v in section.items() if k != "source"}
+    given = {**settings, "out": data}
+    match source:
+        case "phantom":
+            return phantom.run, validate(phantom.PhantomConfig, given, "ingest")
+        case "nih":
+            return nih.run, validate(nih.NihConfig, given, "ingest")
+        case "coco":
+            return coco.run, validate(coco.CocoConfig, given, "ingest")
+    raise ConfigError(f"ingest.source: expected phantom, nih or coco, got {source!r}")
+
+
+def _ingest_inputs(config: StrictModel) -> dict[str, str]:
+    """Hashes of the files an ingest reads; of a folder of images, names and sizes: reading them all is its work."""
+    inputs: dict[str, str] = {}
+    for name, value in config:
+        if name != "out" and isinstance(value, Path) and value.is_file():
+            inputs[name] = sha256_file(value)
+        elif name != "out" and isinstance(value, Path) and value.is_dir():
+            listing = sorted((str(p.relative_to(value)), p.stat().st_size) for p in value.rglob("*") if p.is_file())
+            inputs[name] = sha256_json(listing)
+    return inputs

@@ -1,0 +1,33 @@
+"""Keeps the libraries under us silent and in their place: no telemetry, downloads, settings files or lost threads.
+
+`silence` sets environment variables, which the libraries read at import: call it before importing them. The
+command line does so first of all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def silence(settings_folder: Path | None = None) -> None:
+    """Sets what keeps ultralytics, albumentations, OpenVINO, W&B and hubs off the network.
+
+    Values set by the user win.
+
+    Args:
+        settings_folder: where ultralytics may write its settings file; None leaves `YOLO_CONFIG_DIR` alone.
+    """
+    values = {
+        "YOLO_OFFLINE": "true",
+        "YOLO_AUTOINSTALL": "false",
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "WANDB_MODE": "disabled",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "OPENVINO_TELEMETRY": "0",
+    }
+    if settings_folder is not None:
+        values["YOLO_CONFIG_DIR"] = str(settings_folder)
+    for name, value in values.items():
+        os.environ.setdefault(name, value)

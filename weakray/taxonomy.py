@@ -1,0 +1,146 @@
+"""The findings, their class tree and their other names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from weakray.errors import DataError
+from weakray.files import read_yaml, write_yaml
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A class: its name, its parent in the tree (None for a root) and the other names data sets give it."""
+
+    name: str
+    parent: str | None = None
+    synonyms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """An ordered set of findings. A finding's position is its class id everywhere.
+
+    Raises:
+        DataError: on a repeated name or synonym, an unknown parent, or a cycle.
+    """
+
+    findings: tuple[Finding, ...]
+    ignored: tuple[str, ...] = field(default=())  # names that mean "none of these", e.g. "No Finding"
+
+    def __post_init__(self) -> None:
+        known: dict[str, str] = {}
+        for finding in self.findings:
+            for name in (finding.name, *finding.synonyms):
+                if _plain(name) in known:
+                    raise DataError(f"taxonomy: the name {name!r} stands for two findings; keep it at one of them")
+                known[_plain(name)] = finding.name
+        for finding in self.findings:
+            seen, at = {finding.name}, finding.parent
+            while at is not None:
+                if at not in self.index:
+                    raise DataError(f"taxonomy: {finding.name!r} has the unknown ancestor {at!r}; add it or remove it")
+                if at in seen:
+                    raise DataError(f"taxonomy: {finding.name!r} is its own ancestor; break the cycle")
+                seen.add(at)
+                at = self.findings[self.index[at]].parent
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The findings' names, in class-id order."""
+        return [finding.name for finding in self.findings]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Name → class id."""
+        return {finding.name: i for i, finding in enumerate(self.findings)}
+
+    @cached_property
+    def parents(self) -> list[int | None]:
+        """Class id of each finding's parent, None for a root."""
+        return [None if finding.parent is None else self.index[finding.parent] for finding in self.findings]
+
+    def path(self, class_id: int) -> list[int]:
+        """Class ids from the root down to and with `class_id`."""
+        found, at = [class_id], self.parents[class_id]
+        while at is not None:
+            found.append(at)
+            at = self.parents[at]
+        return found[::-1]
+
+    @cached_property
+    def top_down(self) -> list[int]:
+        """All class ids, every parent before its children."""
+        return sorted(range(len(self)), key=lambda i: (len(self.path(i)), i))
+
+    @cached_property
+    def _resolved(self) -> dict[str, int]:
+        return {_plain(n): i for i, f in enumerate(self.findings) for n in (f.name, *f.synonyms)}
+
+    def resolve(self, name: str) -> int | None:
+        """Class id of a name or synonym; None for a name that means "no finding".
+
+        Raises:
+            DataError: on a name that the taxonomy does not know.
+        """
+        plain = _plain(name)
+        if plain in self._resolved:
+            return self._resolved[plain]
+        if plain in {_plain(other) for other in self.ignored}:
+            return None
+        raise DataError(f"unknown finding {name!r}; expected one of {', '.join(self.names)}, or add it as a synonym")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The YAML form."""
+        findings: list[dict[str, Any]] = []
+        for finding in self.findings:
+            entry: dict[str, Any] = {"name": finding.name}
+            if finding.parent is not None:
+                entry["parent"] = finding.parent
+            if finding.synonyms:
+                entry["synonyms"] = list(finding.synonyms)
+            findings.append(entry)
+        return {"findings": findings, "ignored": list(self.ignored)}
+
+    @classmethod
+    def from_dict(cls, value: Any, origin: str = "taxonomy") -> Taxonomy:
+        """Reads the YAML form; unknown keys are refused."""
+        try:
+            entries: Sequence[dict[str, Any]] = value["findings"]
+            extra = set(value) - {"findings", "ignored"}
+            extra |= {key for entry in entries for key in entry} - {"name", "parent", "synonyms"}
+            findings = tuple(
+                Finding(str(e["name"]), e.get("parent"), tuple(str(s) for s in e.get("synonyms", ()))) for e in entries
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{origin}: expected `findings:`, a list of name/parent/synonyms; got {error!r}") from None
+        if extra:
+            raise DataError(f"{origin}: unknown keys {sorted(extra)}; expected name, parent, synonyms, ignored")
+        if not findings:
+            raise DataError(f"{origin}: expected at least one finding, got none")
+        return cls(findings, tuple(str(name) for name in value.get("ignored", ())))
+
+    @classmethod
+    def flat(cls, names: Sequence[str]) -> Taxonomy:
+        """A taxonomy without a tree."""
+        return cls(tuple(Finding(name) for name in names))
+
+    @classmethod
+    def load(cls, path: Path) -> Taxonomy:
+        """Reads `taxonomy.yaml`."""
+        return cls.from_dict(read_yaml(path), str(path))
+
+    def save(self, path: Path) -> None:
+        """Writes `taxonomy.yaml`."""
+        write_yaml(path, self.to_dict())
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").split()).casefold()
