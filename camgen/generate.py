@@ -46,7 +46,9 @@ class GenerateConfig(StrictModel):
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
     workers: int = Field(2, ge=1, description="threads that decode images")
     gallery_images: int = Field(24, ge=0, description="save the maps of so many images, the first of split test")
-    gallery_ids: tuple[str, ...] | None = Field(None, description="save the maps of these images instead; null: do not")
+    gallery_ids: tuple[str, ...] | None = Field(
+        None, description="save the maps of these images instead; null: of the first of test"
+    )
 
 
 class GenerateResult(StrictModel):
@@ -68,13 +70,14 @@ def run(config: GenerateConfig) -> GenerateResult:
     recipe.check(dataset.taxonomy.names, ensemble.sha256, len(ensemble.members))
     inputs = {"dataset": dataset.sha256, "ensemble": ensemble.sha256, "recipe": recipe.sha256}
     folder = open_run(config.out, config, inputs)
+    part = folder.checkpoints / _PART
     done = folder.finished()
     if done is not None:
-        return GenerateResult.model_validate(done)
+        part.unlink(missing_ok=True)
+        return GenerateResult.model_validate({**done, "boxes": config.out / "boxes.json"})  # it may have been moved
     image_ids = [image_id for split in config.splits for image_id in dataset.ids_of(split)]
-    gallery = set(_gallery(config, dataset))
+    gallery = _gallery(config, dataset, image_ids)
     ensemble.to(torch_device(config.device))
-    part = folder.checkpoints / _PART
     start = _whole_batches(part, config.batch_size, len(image_ids))
     with part.open("a", encoding="utf-8") as lines, _bar(len(image_ids), start) as bar:
         stream = map_dataset(
@@ -91,16 +94,18 @@ def run(config: GenerateConfig) -> GenerateResult:
             bar.update(len(boxes))
     result = _finalise(config, dataset, recipe, part)
     folder.finish(result.model_dump(mode="json"))
+    part.unlink()
     return result
 
 
-def _gallery(config: GenerateConfig, dataset: Dataset) -> Sequence[str]:
+def _gallery(config: GenerateConfig, dataset: Dataset, boxed: Sequence[str]) -> frozenset[str]:
+    """Ids of the images whose maps are saved."""
     if config.gallery_ids is None:
-        return dataset.ids_of("test")[: config.gallery_images] if "test" in config.splits else []
-    unknown = sorted(set(config.gallery_ids) - set(dataset.image_ids))
+        return frozenset(dataset.ids_of("test")[: config.gallery_images])
+    unknown = sorted(set(config.gallery_ids) - set(boxed))
     if unknown:
-        raise ConfigError(f"gallery_ids: expected ids of images in {config.data}, got {unknown[0]!r}")
-    return config.gallery_ids
+        raise ConfigError(f"gallery_ids: expected ids of images that are boxed, got {unknown[0]!r}; see splits")
+    return frozenset(config.gallery_ids)
 
 
 @contextmanager

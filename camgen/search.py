@@ -100,7 +100,7 @@ def run(config: SearchConfig) -> SearchResult:
     folder = open_run(config.out, config, {"dataset": dataset.sha256, "ensemble": ensemble.sha256})
     done = folder.finished()
     if done is not None:
-        return SearchResult.model_validate(done)
+        return SearchResult.model_validate({**done, "recipe": config.out / "recipe.yaml"})  # it may have been moved
     truth = dataset.truth_of("tune")
     image_ids = [image_id for image_id in dataset.ids_of("tune") if image_id in set(truth.image_ids)]
     if not image_ids:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
+from torch import nn
 
 from weakray.errors import ConfigError
 
@@ -24,15 +25,17 @@ def torch_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def bf16_pays(device: torch.device) -> bool:
-    """Whether bf16 autocast is faster than fp32: on CUDA, and on CPUs with bf16 instructions.
+def bf16_pays(device: torch.device, model: nn.Module) -> bool:
+    """Whether bf16 autocast is faster than fp32: on CUDA, and on CPUs with bf16 instructions for dense models.
 
-    On 2 cores with AVX512-BF16 a training step of a ResNet takes half the time; without such instructions, more.
+    With AVX512-BF16 a training step of a ResNet takes half the time, one of a MobileNet twice: depthwise convolutions
+    gain nothing. Decided by what is there, not by timing, so that the same machine always decides alike.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
+    depthwise = any(isinstance(part, nn.Conv2d) and part.groups == part.in_channels > 1 for part in model.modules())
     capabilities = torch.cpu.get_capabilities()
-    return any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16"))
+    return not depthwise and any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def precision(device: torch.device, bf16: bool) -> AbstractContextManager[object]:

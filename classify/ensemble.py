@@ -208,7 +208,7 @@ def run(config: EnsembleConfig) -> EnsembleResult:
 
 
 def split_truth(dataset: Dataset, image_ids: Sequence[str], blanks: Blanks) -> Targets:
-    """Targets of some images for calibration and scores: uncertain labels do not count."""
+    """Targets of some images for calibration and scores: ancestors are lifted, uncertain labels do not count."""
     lifted = lift_ancestors(dataset.labels.loc[list(image_ids)].to_numpy(), dataset.taxonomy)
     return targets(lifted, ["ignore"] * len(dataset.taxonomy), blanks)
 

@@ -51,8 +51,8 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     """Writes `metrics.json`: `{"split", "images", "ensemble": figures, "members": [figures, ...]}`.
 
     Figures are those of `eval.classification.score_classification`. A member's are those of its calibrated
-    probabilities under the same hierarchy, as if it stood alone. Uncertain labels do not count; blank ones count as
-    they did in training.
+    probabilities under the same hierarchy, as if it stood alone. Uncertain labels do not count, blank ones count as
+    they did in training, and an ancestor of a present finding is present.
 
     Raises:
         DataError: if the dataset's findings are not the ensemble's, or the split has no image.

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
+from classify.compute import torch_threads
 from classify.ensemble import Ensemble, batches, check_findings, split_truth
 from weakray.bundle.graph import tidy
 from weakray.bundle.manifest import CLASSIFIERS, ClassifierPart
@@ -31,7 +32,7 @@ DESCRIPTION = "classifiers.json"
 class ExportConfig(StrictModel):
     """Settings of `weakray classify export`."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "ensemble", "out", "workers"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "ensemble", "out", "workers", "threads"})
 
     data: Path = Field(
         description="dataset folder; val fits the decision thresholds and gives the images to compare on"
@@ -42,6 +43,7 @@ class ExportConfig(StrictModel):
     probability_within: float = Field(1e-3, gt=0, description="largest difference of a probability from torch's")
     map_within: float = Field(1e-2, gt=0, description="largest difference of a map's value from torch's")
     workers: int = Field(2, ge=1, description="threads that decode images")
+    threads: int | None = Field(None, ge=1, description="of torch and onnxruntime; null: torch's own choice")
     force: bool = Field(False, description="write the files even if the exported graph differs from torch")
 
 
@@ -73,11 +75,11 @@ def run(config: ExportConfig) -> ExportResult:
     image_ids = dataset.ids_of("val")
     if not image_ids:
         raise DataError(f"{dataset.root}: expected images in split val to compare on, got none")
-    path = stage.root / CLASSIFIERS
-    export_ensemble(config.ensemble, path)
-    classes = len(ensemble.findings)
-    graph = Graph(path, ensemble.input, {"probabilities": classes, "maps": classes}, torch.get_num_threads())
-    result = _compare(config, ensemble, graph, dataset, path.stat().st_size)
+    path, classes = stage.root / CLASSIFIERS, len(ensemble.findings)
+    with torch_threads(config.threads):
+        export_ensemble(config.ensemble, path)
+        graph = Graph(path, ensemble.input, {"probabilities": classes, "maps": classes}, torch.get_num_threads())
+        result = _compare(config, ensemble, graph, dataset, path.stat().st_size)
     if not result.parity_passed and not config.force:
         path.unlink()
         raise RunError(
@@ -200,7 +202,7 @@ def _compare(config: ExportConfig, ensemble: Ensemble, graph: Graph, dataset: Da
 
 
 def _note(ensemble: Ensemble, images: int, without: list[str]) -> str:
-    default = f"; 0.5 for {', '.join(without)}, which have no positive there" if without else ""
+    default = f"; 0.5 where there is no positive: {', '.join(without)}" if without else ""
     return (
         f"Platt scaling of each member and finding, fitted on val; members combined by {ensemble.rule}, class tree "
         f"{ensemble.hierarchy}. Decision thresholds have the highest F1 on the {images} val images{default}."

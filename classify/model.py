@@ -110,7 +110,7 @@ def _backbone(config: ModelConfig) -> Any:
         if by_hand:
             _dilate_densenet(backbone, config.output_stride or 32)
         return backbone
-    except (TypeError, NotImplementedError) as error:
+    except (TypeError, NotImplementedError, AssertionError) as error:
         if not stride:
             raise
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ def tracked(mode: Tracking, folder: Path, settings: Mapping[str, Any]) -> Iterat
     if mode == "disabled":
         yield _forget
         return
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):  # else it writes into the home folder
+        os.environ.setdefault(name, str(folder.resolve() / "wandb"))
     try:
         import wandb
     except ImportError:

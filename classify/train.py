@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,7 +21,6 @@ from classify.tracking import Tracking, tracked
 from weakray.config import StrictModel, to_plain
 from weakray.dataset import Dataset
 from weakray.errors import DataError
-from weakray.files import fresh_folder
 from weakray.runs import open_run
 
 
@@ -67,7 +67,9 @@ class TrainConfig(StrictModel):
     blanks: Blanks = Field("zeros", description="what a label that was not mentioned counts as")
     pos_weight_cap: float = Field(10.0, ge=1, description="largest weight of the positives of a rare finding")
     augment: AugmentConfig = Field(AugmentConfig(), description="random changes of the train images")
-    bf16: bool | Literal["auto"] = Field("auto", description="autocast to bf16; auto: where the processor is faster so")
+    bf16: bool | Literal["auto"] = Field(
+        "auto", description="autocast to bf16; auto: where device and backbone are faster so"
+    )
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
     cache_images: bool = Field(True, description="keep prepared images in memory")
     workers: int = Field(2, ge=1, description="threads that decode and augment; does not change the result")
@@ -112,7 +114,7 @@ def run(config: TrainConfig) -> TrainResult:
     ):
         torch.manual_seed(config.seed)
         model = Classifier(config.model, len(dataset.taxonomy)).to(device)
-        plan = _plan(config, device)
+        plan = _plan(config, device, model)
         trainer = Trainer(model, plan, train, val, dataset.taxonomy, weight, folder, report)
         progress, best = trainer.fit()
     sha256 = save_member(folder.root, best, config.model, dataset.taxonomy, config.hierarchy, config.blanks)
@@ -125,11 +127,11 @@ def run(config: TrainConfig) -> TrainResult:
         model_sha256=sha256,
     )
     folder.finish(to_plain(result))
-    fresh_folder(folder.checkpoints).rmdir()  # several times the model's size, and of no more use
+    shutil.rmtree(folder.checkpoints)  # several times the model's size, and of no more use
     return result
 
 
-def _plan(config: TrainConfig, device: torch.device) -> Plan:
+def _plan(config: TrainConfig, device: torch.device, model: Classifier) -> Plan:
     return Plan(
         seed=config.seed,
         epochs=config.epochs,
@@ -142,7 +144,7 @@ def _plan(config: TrainConfig, device: torch.device) -> Plan:
         patience_epochs=config.early_stop.patience_epochs,
         augment=config.augment,
         hierarchy=config.hierarchy,
-        bf16=bf16_pays(device) if config.bf16 == "auto" else config.bf16,
+        bf16=bf16_pays(device, model) if config.bf16 == "auto" else config.bf16,
         workers=config.workers,
         checkpoint_every_steps=config.checkpoint_every_steps,
     )

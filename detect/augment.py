@@ -1,4 +1,4 @@
-"""Augmentation of one prepared image and its boxes: affine, flip, brightness and contrast. All chance comes from `rng`."""
+"""Augmentation of one prepared image and its boxes: affine, flip, brightness, contrast. All chance comes from `rng`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AugmentConfig(StrictModel):
     rotate_deg: float = Field(5.0, ge=0, le=45, description="rotation, ± degrees")
     flip: float = Field(0.0, ge=0, le=1, description="probability of a mirror image; off, for sides matter in a chest")
     brightness: float = Field(0.1, ge=0, le=1, description="± this share of the grey range")
-    contrast: float = Field(0.2, ge=0, lt=1, description="factor about mid-grey, drawn from 1 - contrast … 1 + contrast")
+    contrast: float = Field(0.2, ge=0, lt=1, description="factor about mid-grey, 1 - contrast … 1 + contrast")
 
 
 def augment(example: Example, config: AugmentConfig, rng: np.random.Generator) -> Example:
@@ -38,9 +38,7 @@ def augment(example: Example, config: AugmentConfig, rng: np.random.Generator) -
     in_pixel_centres[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
     warped = cv2.warpAffine(image, in_pixel_centres, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
     boxes, visible = move_boxes(example.boxes_cxcywh_rel, matrix, size)
-    return Example(
-        example.image_id, warped.reshape(example.image.shape), example.class_id[visible], boxes[visible]
-    )
+    return Example(example.image_id, warped.reshape(example.image.shape), example.class_id[visible], boxes[visible])
 
 
 def move_boxes(

@@ -46,7 +46,7 @@ class ExportConfig(StrictModel):
     """What goes into the bundle, and how nearly it must agree with torch."""
 
     unhashed: ClassVar[frozenset[str]] = frozenset(
-        {"data", "detector", "detector_boxes", "classifiers", "recipe", "out"}
+        {"data", "detector", "detector_boxes", "classifiers", "recipe", "out", "threads"}
     )
 
     data: Path = Field(description="dataset folder; images of its val split are the real ones of the parity check")
@@ -66,6 +66,7 @@ class ExportConfig(StrictModel):
     parity_images: int = Field(32, ge=1, description="val images on which torch and the exported graph are compared")
     tolerance: ToleranceConfig = ToleranceConfig()
     opset: int = Field(18, ge=17, le=20, description="ONNX operator set")
+    threads: int | None = Field(None, ge=1, description="threads of torch and onnxruntime; all cores when not given")
     force: bool = Field(False, description="write the bundle even if the exported detector differs from torch")
 
 
@@ -125,7 +126,7 @@ def run(config: ExportConfig) -> ExportResult:
                 "train it on this dataset"
             )
     images = _val_images(dataset, config.parity_images)
-    with torch_threads(None):
+    with torch_threads(config.threads):
         export_detector(config.detector, stage.root / DETECTOR, config.opset)
         parity = compare(detector, stage.root / DETECTOR, images, config.tolerance)
     passed = parity.passes(config.tolerance)

@@ -15,9 +15,11 @@ from typing import Any
 import safetensors.torch
 import torch
 from pydantic import Field
+from tqdm import tqdm
 
 from detect.augment import AugmentConfig
 from detect.batches import batches
+from detect.multilabel import detection_loss
 from detect.network import Network
 from detect.quiet_import import import_ultralytics
 from detect.yolo_folder import Example
@@ -76,6 +78,7 @@ class _State:
     phase: int
     step: int
     network: Any
+    loss: Any
     ema: Any
     optimizer: torch.optim.Optimizer
     losses: dict[str, float] = field(default_factory=dict)  # summed since the last row of metrics
@@ -93,9 +96,13 @@ class _State:
         self.network.load_state_dict(_under("network", tensors))
         self.ema.ema.load_state_dict(_under("ema", tensors))
         values: dict[int, dict[str, torch.Tensor]] = {}
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for name, tensor in _under("optimizer", tensors).items():
             index, _, key = name.partition("/")
-            values.setdefault(int(index), {})[key] = tensor
+            # the fused kernel walks memory: its averages must lie as the weights do, channels last
+            like = weights[int(index)]
+            laid = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+            values.setdefault(int(index), {})[key] = laid
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": values})
         self.phase, self.step = _position(path)
         self.ema.updates = self.step
@@ -146,6 +153,7 @@ def _start(network: Network, number: int, config: LoopConfig) -> _State:
         phase=number,
         step=0,
         network=network.module,
+        loss=detection_loss(network.module),
         ema=ModelEMA(network.module, decay=settings.ema_decay, tau=settings.ema_warmup_steps),
         optimizer=torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), fused=True),
     )
@@ -154,13 +162,16 @@ def _start(network: Network, number: int, config: LoopConfig) -> _State:
 def _train_phase(state: _State, phase: Phase, config: LoopConfig, run: RunFolder, checkpoint: Path) -> None:
     state.network.train()
     key = (config.seed, state.phase)
-    for batch in batches(phase.examples, config.augment, config.batch_size, key, range(state.step, phase.steps)):
+    left = range(state.step, phase.steps)
+    made = batches(phase.examples, config.augment, config.batch_size, key, left)
+    bar = tqdm(made, f"detector on {phase.name} boxes", phase.steps, initial=state.step, unit="step", disable=None)
+    for batch in bar:
         rate = phase.lr_factor * learning_rate(state.step, phase.steps, config.optimizer)
         _step(state, batch, rate, config)
         state.step += 1
         logged = state.step % config.log_every_steps == 0 or state.step == phase.steps
         if logged:
-            run.log(phase=state.phase, boxes=phase.name, step=state.step, lr=rate, **_mean_losses(state, config))
+            run.log(phase=state.phase, boxes=phase.name, step=state.step, lr=rate, **_mean_losses(state))
         if state.step % config.checkpoint_every_steps == 0 or state.step == phase.steps:
             state.save(checkpoint)
 
@@ -171,7 +182,7 @@ def _step(state: _State, batch: dict[str, torch.Tensor], rate: float, config: Lo
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
         outputs = state.network(batch["img"].contiguous(memory_format=torch.channels_last))
     outputs = {name: value.float() if isinstance(value, torch.Tensor) else value for name, value in outputs.items()}
-    loss, parts = state.network.loss(batch, outputs)
+    loss, parts = state.loss(outputs, batch)
     total = loss.sum()
     if not torch.isfinite(total):
         raise RunError(
@@ -188,7 +199,7 @@ def _step(state: _State, batch: dict[str, torch.Tensor], rate: float, config: Lo
     state.losses["steps"] = state.losses.get("steps", 0.0) + 1
 
 
-def _mean_losses(state: _State, config: LoopConfig) -> dict[str, float]:
+def _mean_losses(state: _State) -> dict[str, float]:
     steps = state.losses.pop("steps")
     means = {name: round(total / steps, 6) for name, total in state.losses.items()}
     state.losses.clear()
@@ -202,4 +213,5 @@ def _position(checkpoint: Path) -> tuple[int, int]:
 
 
 def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(f"{prefix}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}/")}
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -75,7 +75,8 @@ def new_network(architecture: str, names: Sequence[str], spec: InputSpec, seed: 
         network.module.load(pretrained, verbose=False)
     if spec.size_px % max(network.strides):
         raise ConfigError(
-            f"input.size_px: expected a multiple of {max(network.strides)}, the stride of {architecture}, got {spec.size_px}"
+            f"input.size_px: expected a multiple of {max(network.strides)}, the stride of {architecture}, "
+            f"got {spec.size_px}"
         )
     return network
 
@@ -109,7 +110,7 @@ def load_network(folder: Path) -> Network:
     """
     content = read_json(folder / "detector.json")
     if content.get("format") != FORMAT:
-        raise DataError(f"{folder}: expected a detector of format {FORMAT}, got {content.get('format')}; train it again")
+        raise DataError(f"{folder}: expected a detector of format {FORMAT}, got {content.get('format')}; train again")
     try:
         weights = (folder / "detector.safetensors").read_bytes()
     except FileNotFoundError:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from pydantic import Field
+from tqdm import tqdm
 
 from detect.network import Network, load_network
 from detect.quiet_import import torch_threads
@@ -98,7 +99,7 @@ def run(config: DetectPredictConfig) -> DetectPredictResult:
     ids = [image_id for image_id in dataset.image_ids if dataset.images.at[image_id, "split"] in config.splits]
     found: Predictions = {}
     with torch_threads(config.threads):
-        for start in range(0, len(ids), config.batch_size):
+        for start in tqdm(range(0, len(ids), config.batch_size), desc="detector's boxes", unit="batch", disable=None):
             part = ids[start : start + config.batch_size]
             images = [read_image(dataset.path_of(image_id)) for image_id in part]
             boxes = detector.predict(images, config.score_above, config.iou_above, config.max_boxes)

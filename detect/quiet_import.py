@@ -1,7 +1,8 @@
 """Imports ultralytics without what its import does to the rest of the process.
 
-Its import writes a settings file, sets `OMP_NUM_THREADS=1` and other variables, turns off OpenCV's threads, adds warning filters,
-changes numpy's print options, and replaces `torch.save` and `PIL.Image.open`. All of that is undone here.
+Its import writes a settings file, sets `OMP_NUM_THREADS=1` and other variables, turns off OpenCV's threads, adds
+warning filters, changes numpy's print options, and replaces `torch.save` and `PIL.Image.open`. All of that is undone
+here.
 """
 
 from __future__ import annotations
@@ -65,8 +66,13 @@ def torch_threads(count: int | None) -> Iterator[int]:
         The number of threads in use.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(count or usable_cores())
     try:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def usable_cores() -> int:
+    """Cores this process may use; all of the machine's where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

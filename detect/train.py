@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -42,13 +43,13 @@ class DetectTrainConfig(StrictModel):
     out: Path = Field(..., description="run folder; receives detector.safetensors and detector.json")
     source: Source = Field(
         "pseudo",
-        description="boxes to learn from: pseudo (of train images) | tune (true boxes of tune images) | pseudo_then_tune | "
-        "ceiling (true boxes of train and tune images)",
+        description="boxes to learn from: pseudo (of train images) | tune (true boxes of tune images) | "
+        "pseudo_then_tune | ceiling (true boxes of train and tune images)",
     )
     boxes: Path | None = Field(None, description="boxes.json of `camgen generate`; for sources with pseudo-boxes")
     pseudo: PseudoBoxConfig = PseudoBoxConfig()
     architecture: str = Field(
-        "yolo11n.yaml", description="a YAML that ultralytics ships, or a path to a .yaml or .pt file; nothing is downloaded"
+        "yolo11n.yaml", description="a YAML that ultralytics ships, or a path to a .yaml or .pt file; no downloads"
     )
     input: InputSpec = InputSpec(size_px=256)
     steps: int = Field(2000, ge=1, description="optimizer steps in all, whatever the source")
@@ -126,7 +127,7 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
 
 def bf16_pays() -> bool:
     """Whether the processor multiplies bfloat16 itself; elsewhere autocast only costs."""
-    capabilities: dict[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

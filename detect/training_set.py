@@ -14,7 +14,7 @@ from weakray.boxes.geometry import clip_to_image
 from weakray.coco import BoxTruth, Predictions
 from weakray.config import StrictModel
 from weakray.dataset import Dataset
-from weakray.detections import Detections
+from weakray.detections import Detections, FloatArray
 from weakray.errors import DataError, RunError
 
 Keep = Literal["keep", "drop"]
@@ -62,8 +62,8 @@ def pseudo_training_boxes(
 ) -> TrainingBoxes:
     """Pseudo-boxes of train images, vetoed by their labels, plus background images.
 
-    A background image has no finding labelled present or uncertain. An image with such a finding but without a box
-    left is no background: it is left out.
+    In a background image no finding is labelled present or uncertain (or blank, where blanks may hold boxes). An image
+    with such a finding but without a box left is no background: it is left out.
 
     Args:
         dataset: images and labels; its *tune* truth is read where cut-offs are chosen, nothing else of its boxes.
@@ -75,22 +75,10 @@ def pseudo_training_boxes(
         DataError: if no box is left.
         RunError: if cut-offs are to be chosen and `predictions` hold no tune image.
     """
-    if config.score_at_least == "tune":
-        tune_ids = dataset.ids_of("tune")
-        if not any(image_id in predictions for image_id in tune_ids):
-            raise RunError(
-                "pseudo.score_at_least=tune: expected pseudo-boxes of tune images too, found none; "
-                "generate them for the splits train and tune, or give a number"
-            )
-        vetoed = {i: veto(dataset, i, predictions[i], config)[0] for i in tune_ids if i in predictions}
-        cutoffs = choose_cutoffs(vetoed, dataset.truth_of("tune"), len(dataset.taxonomy))
-    else:
-        cutoffs = [config.score_at_least] * len(dataset.taxonomy)
+    cutoffs = _cutoffs(dataset, predictions, config)
     kept: dict[str, Detections] = {}
     below = vetoed_boxes = left_out = clipped = outside = 0
     backgrounds: list[str] = []
-    labels = dataset.labels.to_numpy()
-    row_of = {image_id: row for row, image_id in enumerate(dataset.image_ids)}
     for image_id in dataset.ids_of("train"):
         allowed, count = veto(dataset, image_id, predictions.get(image_id, Detections.empty()), config)
         above = keep_above(allowed, cutoffs)
@@ -99,13 +87,13 @@ def pseudo_training_boxes(
         clipped, outside = clipped + cut, outside + dropped
         if len(inside):
             kept[image_id] = inside
-        elif np.isin(labels[row_of[image_id]], (1, -1)).any():
-            left_out += 1
-        else:
+        elif _is_background(dataset, image_id, config):
             backgrounds.append(image_id)
+        else:
+            left_out += 1
     if not kept:
         raise DataError(
-            f"pseudo-boxes: expected at least one box on train images, got none (of all, {vetoed_boxes} vetoed by labels, "
+            f"pseudo-boxes: expected at least one box on train images, got none ({vetoed_boxes} vetoed by labels, "
             f"{below} below the cut-off, {outside} outside their image); lower pseudo.score_at_least or check the boxes"
         )
     fitting = config.background_share / (1 - config.background_share) * len(kept)
@@ -155,16 +143,15 @@ def ceiling_training_boxes(dataset: Dataset) -> TrainingBoxes:
     return _from_truth(dataset, both, "train and tune")
 
 
-def veto(
-    dataset: Dataset, image_id: str, found: Detections, config: PseudoBoxConfig
-) -> tuple[Detections, int]:
+def veto(dataset: Dataset, image_id: str, found: Detections, config: PseudoBoxConfig) -> tuple[Detections, int]:
     """The boxes that the image's labels allow, and how many they exclude."""
-    allowed_values = {1.0} | ({-1.0} if config.uncertain == "keep" else set())
-    allowed = [
-        config.blank == "keep" if value != value else value in allowed_values  # noqa: PLR0124 - NaN is blank
-        for value in dataset.labels.loc[image_id].tolist()
-    ]
-    kept = found.where(np.asarray(allowed, dtype=bool)[found.class_id])
+    labels = _labels(dataset, image_id)
+    allowed = labels == 1
+    if config.uncertain == "keep":
+        allowed |= labels == -1
+    if config.blank == "keep":
+        allowed |= np.isnan(labels)
+    kept = found.where(allowed[found.class_id])
     return kept, len(found) - len(kept)
 
 
@@ -175,6 +162,29 @@ def clip(found: Detections, size_hw: tuple[int, int]) -> tuple[Detections, int, 
     changed = inside & (cut != found.boxes_xyxy_px).any(axis=1)
     kept = Detections(cut[inside], found.class_id[inside], found.score[inside])
     return kept, int(changed.sum()), int((~inside).sum())
+
+
+def _cutoffs(dataset: Dataset, predictions: Predictions, config: PseudoBoxConfig) -> list[float]:
+    if config.score_at_least != "tune":
+        return [config.score_at_least] * len(dataset.taxonomy)
+    on_tune = {image_id: predictions[image_id] for image_id in dataset.ids_of("tune") if image_id in predictions}
+    if not on_tune:
+        raise RunError(
+            "pseudo.score_at_least=tune: expected pseudo-boxes of tune images too, found none; "
+            "generate them for the splits train and tune, or give a number"
+        )
+    vetoed = {image_id: veto(dataset, image_id, found, config)[0] for image_id, found in on_tune.items()}
+    return choose_cutoffs(vetoed, dataset.truth_of("tune"), len(dataset.taxonomy))
+
+
+def _is_background(dataset: Dataset, image_id: str, config: PseudoBoxConfig) -> bool:
+    labels = _labels(dataset, image_id)
+    absent = (labels == 0) | (np.isnan(labels) if config.blank == "drop" else False)
+    return bool(absent.all())
+
+
+def _labels(dataset: Dataset, image_id: str) -> FloatArray:
+    return np.asarray(dataset.labels.loc[[image_id]].to_numpy()[0], np.float32)
 
 
 def _from_truth(dataset: Dataset, truth: BoxTruth, what: str) -> TrainingBoxes:

@@ -63,7 +63,8 @@ def _weights_by_score(
     order = np.argsort(-score, kind="stable")
     ranked, sign = weights[order], positive[order, None]
     starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
-    gained, lost = np.where(sign, ranked, 0.0), np.where(sign, 0.0, ranked)
+    gained = ranked * sign
+    lost = ranked - gained
     if len(starts) == len(order):
         return gained, lost
     return np.add.reduceat(gained, starts, axis=0), np.add.reduceat(lost, starts, axis=0)
@@ -143,11 +144,11 @@ class LabelledScores:
 
     def areas(self, area: CurveArea, weights: Float64Array) -> Float64Array:
         """A curve's area of each finding under image weights `(n_draws, n)`: `(n_draws, k)`."""
+        by_image = np.ascontiguousarray(weights.T)
         columns = []
         for k in range(len(self.names)):
             known = self.known[:, k]
-            part = np.ascontiguousarray(weights[:, known].T)
-            columns.append(area(self.probability[known, k], self.positive[known, k], part))
+            columns.append(area(self.probability[known, k], self.positive[known, k], by_image[known]))
         return np.stack(columns, axis=1)
 
 

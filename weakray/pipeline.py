@@ -7,9 +7,9 @@ here; each stage decides by its own run folder whether there is anything left to
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,6 @@ from weakray.errors import ConfigError
 from weakray.files import read_json, sha256_file, sha256_json, write_json, write_yaml
 from weakray.runs import open_run
 
-Result = TypeVar("Result", bound=StrictModel)
 Rival = Literal["random_map", "centre_box", "mean_box", "gradcam_single", "few_shot", "supervised_detector"]
 Section = dict[str, Any]
 
@@ -78,11 +77,63 @@ class PipelineResult(StrictModel):
     recovered_fraction: float | None
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A verb, the settings it is called with, and the run folder that says whether it is done."""
+
+    name: str
+    verb: Callable[[Any], Any]
+    config: Any
+    folder: Path
+
+    def run(self, number: int) -> Any:
+        """Calls the verb, which finds its own finished work."""
+        known = (self.folder / "done.json").is_file()
+        print(f"[{number:2d}] {self.name}{' (found)' if known else ''}", flush=True)
+        return self.verb(self.config)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run that did the work."""
+        return float(read_json(self.folder / "done.json")["seconds"])
+
+
 def run(config: PipelineConfig) -> PipelineResult:
-    """Runs every stage that is not done, then writes `summary.json` and `report.html`.
+    """Runs every stage that is not done, writes `summary.json` before the last, which is the report.
 
     Raises:
         ConfigError: naming the dotted path of a wrong setting, before any stage starts.
+    """
+    stages = plan(config)
+    root, results = config.root, dict[str, Any]()
+    write_yaml(root / "config.yaml", to_plain(config))
+    for number, stage in enumerate(stages, 1):
+        if stage.name == "eval.report":
+            _write_summary(config, results["eval.summary"].scores, {s.name: s.seconds for s in stages[: number - 1]})
+        results[stage.name] = stage.run(number)
+    scores = results["eval.summary"]
+    return PipelineResult(
+        summary=root / "summary.json",
+        report=results["eval.report"].report,
+        bundle=results["detect.export"].bundle,
+        ap50=scores.ap50,
+        recovered_fraction=scores.recovered_fraction,
+    )
+
+
+def _write_summary(config: PipelineConfig, scores: Path, seconds: dict[str, float]) -> None:
+    settings = {name: value for name, value in to_plain(config).items() if name != "out"}
+    write_json(
+        config.root / "summary.json",
+        {"config_sha256": sha256_json(settings), **read_json(scores), "seconds": seconds},
+    )
+
+
+def plan(config: PipelineConfig) -> list[Stage]:
+    """All stages in the order that data flows, their settings checked: a typing error must not show after an hour.
+
+    Raises:
+        ConfigError: naming the dotted path of a wrong setting.
     """
     from camgen import generate, search
     from classify import ensemble, evaluate, predict, train
@@ -94,10 +145,8 @@ def run(config: PipelineConfig) -> PipelineResult:
     from eval.report import command as report
 
     root, data = config.root, config.root / "dataset"
-    at = _Stages(root)
-
-    # Settings first, all of them: a typing error must not show after an hour's training.
-    ingest_verb, ingest_config = _ingest(config.ingest, data)
+    at = _Settings(root)
+    taken = _ingest(config.ingest, root)
     shared = config.classify.train
     members = [
         at.config(train.TrainConfig, f"classify/member_{i}", f"classify.members.{i}", {**shared, **own}, data=data)
@@ -190,36 +239,24 @@ def run(config: PipelineConfig) -> PipelineResult:
         curves=curves,
     )
 
-    # Then the work, in the order that data flows.
-    write_yaml(root / "config.yaml", to_plain(config))
-    at.ingest(ingest_verb, ingest_config)
-    for i, member in enumerate(members):
-        at.run(f"classify.member_{i}", train.run, member)
-    at.run("classify.ensemble", ensemble.run, joined)
-    at.run("classify.predict", predict.run, probabilities)
-    at.run("classify.evaluate", evaluate.run, figures)
-    at.run("camgen.search", search.run, searched)
-    for name, made in generated.items():
-        at.run(f"camgen.{name}", generate.run, made)
-    for name in taught:
-        at.run(f"detect.{name}", detect_train.run, trained[name])
-        at.run(f"detect.{name}.predict", detect_predict.run, detected[name])
-    at.run("classify.export", classify_export.run, graph)
-    bundle = at.run("detect.export", detect_export.run, bundled)
-    scores = at.run("eval.summary", summary.run, scored)
-    settings = {name: value for name, value in to_plain(config).items() if name != "out"}
-    write_json(
-        root / "summary.json",
-        {"config_sha256": sha256_json(settings), **read_json(scores.scores), "seconds": at.seconds},
-    )
-    page = at.run("eval.report", report.run, shown)
-    return PipelineResult(
-        summary=root / "summary.json",
-        report=page.report,
-        bundle=bundle.bundle,
-        ap50=scores.ap50,
-        recovered_fraction=scores.recovered_fraction,
-    )
+    def stage(name: str, verb: Callable[[Any], Any], settings: Any) -> Stage:
+        return Stage(name, verb, settings, settings.out)
+
+    return [
+        taken,
+        *(stage(f"classify.member_{i}", train.run, member) for i, member in enumerate(members)),
+        stage("classify.ensemble", ensemble.run, joined),
+        stage("classify.predict", predict.run, probabilities),
+        stage("classify.evaluate", evaluate.run, figures),
+        stage("camgen.search", search.run, searched),
+        *(stage(f"camgen.{name}", generate.run, made) for name, made in generated.items()),
+        *(stage(f"detect.{name}", detect_train.run, made) for name, made in trained.items()),
+        *(stage(f"detect.{name}.predict", detect_predict.run, made) for name, made in detected.items()),
+        stage("classify.export", classify_export.run, graph),
+        stage("detect.export", detect_export.run, bundled),
+        stage("eval.summary", summary.run, scored),
+        stage("eval.report", report.run, shown),
+    ]
 
 
 # What each recipe's boxes are needed for: train is taught, tune chooses cut-offs, test is scored.
@@ -228,54 +265,46 @@ _TAUGHT = {"few_shot": "tune", "supervised_detector": "ceiling"}
 _GALLERY: Section = {"gallery_images": 2000}  # the report picks its cases among the test images that have maps
 
 
-@dataclass
-class _Stages:
-    """Names the stages' folders, runs them one after another and keeps their wall times."""
+@dataclass(frozen=True)
+class _Settings:
+    """Builds the stages' configs: folder, section of the pipeline's config, and what the pipeline decides."""
 
     root: Path
-    seconds: dict[str, float] = field(default_factory=dict)
 
     def config(self, model: type[Config], folder: str, section: str, values: Section, **given: Any) -> Config:
-        """A stage's settings from its section; `given` are what the pipeline decides, and may not be set there."""
-        given.setdefault("out", self.root / folder)
+        """A stage's settings from its section; what is `given` may not be set there."""
+        given["out"] = self.root / folder
         clash = sorted(set(values) & set(given))
         if clash:
             raise ConfigError(f"{section}.{clash[0]}: is set by the pipeline; remove it")
         return validate(model, {**values, **given}, section)
 
-    def run(self, name: str, verb: Callable[[Any], Result], config: StrictModel) -> Result:
-        folder = Path(config.out)  # type: ignore[attr-defined]
-        known = (folder / "done.json").is_file()
-        print(f"[{len(self.seconds) + 1:2d}] {name}{' (found)' if known else ''}", flush=True)
-        result = verb(config)
-        self.seconds[name] = float(read_json(folder / "done.json")["seconds"])
-        return result
 
-    def ingest(self, verb: Callable[[Any], Result], config: StrictModel) -> None:
-        """The dataset folder, with a run folder beside it that says what it was made from."""
-        made = Path(config.out)  # type: ignore[attr-defined]
-        stage = open_run(self.root / "ingest", config, _ingest_inputs(config))
-        known = stage.finished() is not None and (made / "dataset.json").is_file()
-        print(f"[ 1] ingest{' (found)' if known else ''}", flush=True)
-        if not known:
-            stage.finish(to_plain(verb(config)))
-        self.seconds["ingest"] = stage.seconds
-
-
-def _ingest(section: Section, data: Path) -> tuple[Callable[[Any], Any], StrictModel]:
+def _ingest(section: Section, root: Path) -> Stage:
     from ingest import coco, nih
     from ingest.phantom import command as phantom
 
-    source, settings = section.get("source"), {k: v for k, v in section.items() if k != "source"}
-    given = {**settings, "out": data}
-    match source:
+    settings = {name: value for name, value in section.items() if name != "source"} | {"out": root / "dataset"}
+    verb: Callable[[Any], StrictModel]
+    config: Any
+    match section.get("source"):
         case "phantom":
-            return phantom.run, validate(phantom.PhantomConfig, given, "ingest")
+            verb, config = phantom.run, validate(phantom.PhantomConfig, settings, "ingest")
         case "nih":
-            return nih.run, validate(nih.NihConfig, given, "ingest")
+            verb, config = nih.run, validate(nih.NihConfig, settings, "ingest")
         case "coco":
-            return coco.run, validate(coco.CocoConfig, given, "ingest")
-    raise ConfigError(f"ingest.source: expected phantom, nih or coco, got {source!r}")
+            verb, config = coco.run, validate(coco.CocoConfig, settings, "ingest")
+        case other:
+            raise ConfigError(f"ingest.source: expected phantom, nih or coco, got {other!r}")
+
+    def once(config: Any) -> Any:
+        """The dataset folder is no run folder: one beside it says what it was made from."""
+        folder = open_run(root / "ingest", config, _ingest_inputs(config))
+        if folder.finished() is None or not (config.out / "dataset.json").is_file():
+            folder.finish(to_plain(verb(config)))
+        return folder.finished()
+
+    return Stage("ingest", once, config, root / "ingest")
 
 
 def _ingest_inputs(config: StrictModel) -> dict[str, str]:

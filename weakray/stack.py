@@ -26,6 +26,7 @@ def silence(settings_folder: Path | None = None) -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
         "OPENVINO_TELEMETRY": "0",
+        "ORT_DISABLE_TELEMETRY": "1",  # else onnxruntime writes an id and a queue into the home folder at import
     }
     if settings_folder is not None:
         values["YOLO_CONFIG_DIR"] = str(settings_folder)

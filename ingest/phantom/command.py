@@ -40,7 +40,9 @@ class LabelNoise(StrictModel):
 
     missed_rate: float | None = Field(None, ge=0, le=1, description="present findings the report leaves out")
     invented_rate: float | None = Field(None, ge=0, le=1, description="absent findings reported as present")
-    uncertain_positive_rate: float | None = Field(None, ge=0, le=1, description="present findings reported as uncertain")
+    uncertain_positive_rate: float | None = Field(
+        None, ge=0, le=1, description="present findings reported as uncertain"
+    )
     uncertain_negative_rate: float | None = Field(None, ge=0, le=1, description="absent findings reported as uncertain")
     blank_rate: float | None = Field(None, ge=0, le=1, description="absent findings of which the report says nothing")
 
@@ -141,7 +143,9 @@ def _rendered(jobs: list[_Job], workers: int) -> Iterator[list[_Row]]:
     if workers == 1:
         yield from map(_render, jobs)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
         yield from pool.map(_render, jobs, chunksize=8)
 
 

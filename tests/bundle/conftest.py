@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from weakray.bundle.writing import write_bundle
 from weakray.coco import BoxTruth
 from weakray.dataset import Dataset, write_dataset
 from weakray.files import sha256_file, write_yaml
-from weakray.imaging import InputSpec, write_image
+from weakray.imaging import InputSpec, prepare, read_image, to_batch, write_image
 from weakray.taxonomy import Finding, Taxonomy
 
 WriteTiny = Callable[..., Manifest]
@@ -73,6 +73,15 @@ def export(module: nn.Module, path: Path, outputs: dict[str, tuple[int, ...]], c
         )
     tidy(path, {"images": ("n", *shape), **{name: ("n", *tail) for name, tail in outputs.items()}})
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small are slower on several threads, and much slower where other work holds the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -191,21 +200,29 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path
         weights = {name: value.contiguous() for name, value in model.state_dict().items()}
         save_member(folder, weights, config, TAXONOMY, "conditional", "zeros")
         members.append(folder)
-    command.run(command.EnsembleConfig(data=dataset.root, members=members, out=root / "ensemble"))
+    command.run(command.EnsembleConfig(data=dataset.root, members=members, out=root / "ensemble", threads=1))
     return root / "ensemble"
 
 
 @pytest.fixture(scope="session")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained YOLO whose scores spread over (0, 1)."""
+def detector(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
+    """An untrained YOLO of small boxes whose scores spread over (0, 1)."""
     from detect.network import new_network, save_network
 
     folder = tmp_path_factory.mktemp("detector")
     network = new_network("yolo11n.yaml", NAMES, InputSpec(size_px=64, channels=1), seed=1)
+    films = [prepare(read_image(dataset.path_of(i)), network.spec)[0] for i in dataset.image_ids]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(2)
-        for level in network.module.model[-1].cv3:
-            nn.init.normal_(level[-1].weight, std=3.0)
-            nn.init.constant_(level[-1].bias, -2.0)
+        for module in network.module.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0  # one batch fills the running statistics; without them no signal gets through
+        network.module.train()(torch.from_numpy(to_batch(films)))
+        head = network.module.model[-1]
+        for box_branch, class_branch in zip(head.cv2, head.cv3, strict=True):
+            nn.init.normal_(box_branch[-1].weight, std=0.003)
+            box_branch[-1].bias.copy_((-0.7 * torch.arange(16.0)).repeat(4))  # each side about one stride away
+            nn.init.normal_(class_branch[-1].weight, std=0.3)
+            nn.init.constant_(class_branch[-1].bias, -2.0)
     save_network(folder, network, {})
     return folder

@@ -24,7 +24,7 @@ from weakray.imaging import prepare, read_image, to_batch
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, ensemble: Path) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("exported") / "out"
-    return {"data": dataset.root, "ensemble": ensemble, "out": out, "parity_images": 10}
+    return {"data": dataset.root, "ensemble": ensemble, "out": out, "parity_images": 10, "threads": 1}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_description_fits_the_bundle(exported: Path, ensemble: Path) -> None:
     assert part["input"] == {"size_px": 64, "channels": 1, "minmax": True}
     assert part["members"] == [member.sha256 for member in Ensemble.load(ensemble).members]
     assert part["decision_thresholds"]["Nodule"] == 0.5
-    assert "on the 11 val images; 0.5 for Nodule, which have no positive there." in part["calibration"]
+    assert "on the 11 val images; 0.5 where there is no positive: Nodule." in part["calibration"]
 
 
 def test_thresholds_are_those_of_the_graph_on_val(exported: Path, ensemble: Path, dataset: Dataset) -> None:
@@ -119,7 +119,7 @@ def test_graph_that_differs_is_refused_and_can_be_forced(
 
 
 def test_decision_thresholds_by_hand() -> None:
-    # F1 = 2 TP / (called + 3), calling one more each time: 2/4, 2/5, 4/6, 4/7, 4/8, 4/9, 6/10. Best between 0.6 and 0.4.
+    # F1 = 2 TP / (called + 3), calling one more each time: 2/4, 2/5, 4/6, 4/7, 4/8, 4/9, 6/10. Best: 0.6 and above.
     probability = np.array([[0.4, 0.9, 0.2, 0.1, 0.8, 0.6, 0.3], [0.5] * 7], np.float32).T
     values = np.array([[0, 1, 0, 1, 0, 1, 0], [0] * 7], np.float32).T
     mask = np.ones((7, 2), bool)

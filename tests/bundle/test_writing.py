@@ -76,7 +76,7 @@ def test_parts_that_do_not_fit_leave_the_old_bundle(
 
 def test_card_says_thresholds_and_limits(bundle_folder: Path) -> None:
     text = (bundle_folder / "README.md").read_text()
-    assert "| Effusion | 0.850 | 0.250 |" in text
+    assert "| Effusion | 0.85 | 0.25 |" in text
     assert "not a\nmedical device" in text
 
 

@@ -95,9 +95,16 @@ def films(
         write_image(root / "images" / f"i{i:03d}.png", rng.integers(0, 256, size_hw).astype(np.uint8))
         rows.append(
             {
-                **{"image_id": f"i{i:03d}", "path": f"images/i{i:03d}.png"},
-                **{"patient_id": f"p-{split}-{i // images_a_patient}", "study_id": f"s{i}", "view": "PA"},
-                **{"height": size_hw[0], "width": size_hw[1], "split": split, "sha256": f"{i}", "source": "made"},
+                "image_id": f"i{i:03d}",
+                "path": f"images/i{i:03d}.png",
+                "patient_id": f"p-{split}-{i // images_a_patient}",
+                "study_id": f"s{i}",
+                "view": "PA",
+                "height": size_hw[0],
+                "width": size_hw[1],
+                "split": split,
+                "sha256": f"{i}",
+                "source": "made",
             }
         )
     images = pd.DataFrame(rows)
@@ -107,7 +114,7 @@ def films(
         frozenset((image_id, k) for image_id in looked for k in range(len(names))),
     )
     labels = pd.DataFrame(
-        (rng.random((len(rows), len(names))) < 0.5).astype(float), index=pd.Index(images["image_id"]), columns=names
+        {name: (rng.random(len(rows)) < 0.5).astype(float) for name in names}, index=pd.Index(images["image_id"])
     )
     return write_dataset(
         root,
@@ -121,7 +128,9 @@ def films(
     )
 
 
-def blob_maps(dataset: Dataset, image_ids: Sequence[str], seen: dict[tuple[str, int], list[float]], grid: int) -> MapSet:
+def blob_maps(
+    dataset: Dataset, image_ids: Sequence[str], seen: dict[tuple[str, int], list[float]], grid: int
+) -> MapSet:
     """PCAM and Grad-CAM maps `(2 members)` with a Gaussian hill over each box in `seen`, found with probability 0.9."""
     names = dataset.taxonomy.names
     placements = [placed(*dataset.size_hw(image_id), 4 * grid) for image_id in image_ids]

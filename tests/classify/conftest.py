@@ -39,15 +39,22 @@ def spots(root: Path, taxonomy: Taxonomy = TREE, seed: int = 0, train: int = 24,
             parent = taxonomy.parents[k]
             present[k] &= parent is None or present[parent]
         film = rng.integers(40, 120, (30, 44)).astype(np.uint8)
-        for k in np.flatnonzero(present):
+        for k in np.flatnonzero(present).tolist():
             film[4 + 12 * (k // 2) : 12 + 12 * (k // 2), 4 + 20 * (k % 2) : 12 + 20 * (k % 2)] = 250
         path = root / "images" / f"i{i:03d}.png"
         write_image(path, film)
         rows.append(
             {
-                **{"image_id": f"i{i:03d}", "path": f"images/i{i:03d}.png", "patient_id": f"p{i:03d}"},
-                **{"study_id": f"s{i:03d}", "view": "PA", "height": 30, "width": 44, "split": split},
-                **{"sha256": sha256_file(path), "source": "spots"},
+                "image_id": f"i{i:03d}",
+                "path": f"images/i{i:03d}.png",
+                "patient_id": f"p{i:03d}",
+                "study_id": f"s{i:03d}",
+                "view": "PA",
+                "height": 30,
+                "width": 44,
+                "split": split,
+                "sha256": sha256_file(path),
+                "source": "spots",
             }
         )
         values = present.astype(float)
@@ -89,7 +96,7 @@ def untrained(folder: Path, seed: int = 0, taxonomy: Taxonomy = TREE, **settings
         torch.manual_seed(seed)
         model = Classifier(config, len(taxonomy))
         torch.nn.init.normal_(model.conv.weight, std=0.5)
-        torch.nn.init.normal_(model.conv.bias, std=1.0)
+        torch.nn.init.normal_(model.conv.bias, std=1.0)  # type: ignore[arg-type]
     folder.mkdir(parents=True)
     save_member(folder, weights_of(model), config, taxonomy, hierarchy, "zeros")
     return folder

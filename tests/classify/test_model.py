@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from classify.compute import bf16_pays, torch_device, torch_threads
 from classify.model import Classifier, ModelConfig, pcam_pool
 from weakray.config import validate
 from weakray.errors import ConfigError
@@ -40,13 +41,13 @@ def test_pcam_gradient_is_finite_far_below_zero() -> None:
 def test_head_is_the_weighted_pooled_feature_under_the_same_convolution(batch: int) -> None:
     model = build(findings=4)
     with torch.no_grad():
-        model.conv.bias.normal_()
         model.conv.weight.normal_()
+        bias = torch.nn.init.normal_(model.conv.bias)  # type: ignore[arg-type]
     features = torch.randn(batch, model.conv.in_channels, 3, 5)
     output = model.head(features)
     assert output.logits.shape == (batch, 4)
     assert output.logit_maps.shape == (batch, 4, 3, 5)
-    weight, bias = model.conv.weight[:, :, 0, 0], model.conv.bias
+    weight = model.conv.weight[:, :, 0, 0]
     for k in range(4):
         p = torch.sigmoid(output.logit_maps[:, k])
         share = p / p.sum((1, 2), keepdim=True)
@@ -109,10 +110,10 @@ def test_normalisation_is_inside_and_grey_takes_the_mean_over_colours() -> None:
     assert grey.mean.flatten().tolist() == pytest.approx([(0.485 + 0.456 + 0.406) / 3])
     assert grey.std.flatten().tolist() == pytest.approx([(0.229 + 0.224 + 0.225) / 3])
     assert colour.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    seen: list[torch.Tensor] = []
-    grey.backbone.forward_features = lambda images: seen.append(images) or images
-    grey.features(torch.full((1, 1, 64, 64), 0.449))
-    torch.testing.assert_close(seen[0], torch.zeros(1, 1, 64, 64), atol=1e-3, rtol=0)
+    grey.backbone.forward_features = lambda images: images
+    torch.testing.assert_close(
+        grey.features(torch.full((1, 1, 64, 64), 0.449)), torch.zeros(1, 1, 64, 64), atol=1e-3, rtol=0
+    )
 
 
 def test_building_leaves_batch_norm_and_mode_untouched() -> None:
@@ -127,6 +128,7 @@ def test_building_leaves_batch_norm_and_mode_untouched() -> None:
     [
         ("test_vit", None, r"test_vit has no spatial last map; expected features \(n, 64, h, w\), got \(1, "),
         ("mobilenetv3_small_050", 16, r"mobilenetv3_small_050 cannot be built with output stride 16 .*set it to null"),
+        ("ghostnet_050", 16, r"ghostnet_050 cannot be built with output stride 16 .*only output_stride==32"),
         ("vit_tiny_patch16_224", None, r"vit_tiny_patch16_224 does not take images of 64 px"),
         ("resnet19", 16, r"has no model 'resnet19'; did you mean "),
     ],
@@ -149,3 +151,23 @@ def test_pretrained_weights_are_asked_of_timm(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ConfigError, match=r"could not read timm's weights of resnet18 \(no route to the hub\)"):
         Classifier(ModelConfig(pretrained=True), 2)
     assert asked == [True]
+
+
+def test_bf16_pays_where_the_processor_has_it_and_convolutions_are_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, depthwise = build("test_resnet"), build("mobilenetv3_small_050", stride=None)
+    cpu = torch.device("cpu")
+    for found, expected in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", found.copy)
+        assert bf16_pays(cpu, dense) is expected
+        assert bf16_pays(cpu, depthwise) is False
+
+
+def test_threads_are_put_back_and_a_missing_device_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert torch_device("auto").type == "cpu"
+    with pytest.raises(ConfigError, match="device: expected a CUDA device, torch finds none"):
+        torch_device("cuda")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,6 +101,14 @@ def tiny_architecture(tmp_path: Path) -> Path:
         },
     )
     return path
+
+
+def found_boxes(
+    rows: Sequence[Sequence[float]] | np.ndarray[Any, Any], class_id: Sequence[int], score: Sequence[float]
+) -> Detections:
+    """Detections from plain lists."""
+    boxes = np.asarray(rows, np.float32).reshape(-1, 4)
+    return Detections(boxes, np.asarray(class_id, np.int64), np.asarray(score, np.float32))
 
 
 def noisy(dataset: Dataset, seed: int = 0) -> Predictions:

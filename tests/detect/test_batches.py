@@ -79,7 +79,10 @@ def test_a_batch_depends_on_its_step_alone() -> None:
 
 def test_every_pass_shows_every_example_once() -> None:
     examples = [example(seed, boxes=0) for seed in range(5)]
-    marked = [Example(e.image_id, np.full_like(e.image, 10 * i), e.class_id, e.boxes_cxcywh_rel) for i, e in enumerate(examples)]
+    marked = [
+        Example(e.image_id, np.full_like(e.image, 10 * i), e.class_id, e.boxes_cxcywh_rel)
+        for i, e in enumerate(examples)
+    ]
     shown = np.concatenate([b["img"][:, 0, 0, 0].numpy() for b in batches(marked, STILL, 3, (0, 0), range(5))])
     passes = np.rint(shown * 25.5).astype(int).reshape(3, 5)
     assert [sorted(row) for row in passes.tolist()] == [[0, 1, 2, 3, 4]] * 3

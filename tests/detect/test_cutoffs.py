@@ -8,23 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detect.cutoffs import IOU_AT_LEAST, choose_cutoffs, keep_above, matches
+from tests.detect.conftest import found_boxes
 from weakray.coco import BoxTruth
 from weakray.detections import Detections
 
-
-def boxes(*rows: tuple[float, float, float, float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return np.array(rows, np.float32).reshape(-1, 4)
-
-
-TRUE = Detections(boxes((0, 0, 10, 20)), [0], [1.0])
+TRUE = found_boxes([(0, 0, 10, 20)], [0], [1.0])
 HIT, MISS = (0, 0, 10, 18), (40, 40, 60, 50)
 
 
 def test_cutoff_of_highest_f1_by_hand() -> None:
     # scores .9 hit, .6 miss, .5 hit, .2 miss, two true boxes: F1 after each 2/3, 2/4, 4/5, 4/6 → cut between .5 and .2
     predictions = {
-        "a": Detections(boxes(HIT, MISS), [0, 0], [0.9, 0.6]),
-        "b": Detections(boxes(HIT, MISS), [0, 0], [0.5, 0.2]),
+        "a": found_boxes([HIT, MISS], [0, 0], [0.9, 0.6]),
+        "b": found_boxes([HIT, MISS], [0, 0], [0.5, 0.2]),
     }
     truth = BoxTruth({"a": TRUE, "b": TRUE}, frozenset({("a", 0), ("b", 0)}))
     assert choose_cutoffs(predictions, truth, 1) == pytest.approx([0.35])
@@ -32,14 +28,14 @@ def test_cutoff_of_highest_f1_by_hand() -> None:
 
 def test_equal_scores_are_kept_or_dropped_together() -> None:
     # both boxes at .5: keeping them gives 2·1/(2+1) whichever stands first, and the .9 miss cannot be told from them
-    predictions = {"a": Detections(boxes(MISS, HIT), [0, 0], [0.5, 0.5])}
+    predictions = {"a": found_boxes([MISS, HIT], [0, 0], [0.5, 0.5])}
     assert choose_cutoffs(predictions, BoxTruth({"a": TRUE}, frozenset({("a", 0)})), 1) == [0.0]
 
 
 def test_pairs_not_annotated_do_not_count() -> None:
     predictions = {
-        "a": Detections(boxes(HIT, MISS), [0, 0], [0.8, 0.4]),
-        "b": Detections(boxes(MISS, MISS), [0, 0], [0.95, 0.9]),
+        "a": found_boxes([HIT, MISS], [0, 0], [0.8, 0.4]),
+        "b": found_boxes([MISS, MISS], [0, 0], [0.95, 0.9]),
     }
     truth = BoxTruth({"a": TRUE, "b": Detections.empty()}, frozenset({("a", 0)}))
     assert choose_cutoffs(predictions, truth, 1) == pytest.approx([0.6])
@@ -48,20 +44,20 @@ def test_pairs_not_annotated_do_not_count() -> None:
 
 
 def test_a_class_without_a_hit_takes_the_pooled_cutoff() -> None:
-    predictions = {"a": Detections(boxes(HIT, MISS, MISS), [0, 0, 1], [0.8, 0.4, 0.7])}
+    predictions = {"a": found_boxes([HIT, MISS, MISS], [0, 0, 1], [0.8, 0.4, 0.7])}
     truth = BoxTruth({"a": TRUE}, frozenset({("a", 0), ("a", 1)}))
     assert choose_cutoffs(predictions, truth, 2) == pytest.approx([0.6, 0.75])
     assert choose_cutoffs({}, truth, 2) == [0.0, 0.0]
 
 
 def test_a_true_box_is_taken_once_by_the_better_box() -> None:
-    found = Detections(boxes((0, 0, 10, 20), (0, 0, 10, 18)), [0, 0], [0.3, 0.7])
+    found = found_boxes([(0, 0, 10, 20), (0, 0, 10, 18)], [0, 0], [0.3, 0.7])
     assert matches(found, TRUE, IOU_AT_LEAST).tolist() == [False, True]
     assert matches(found, Detections.empty(), IOU_AT_LEAST).tolist() == [False, False]
 
 
 def test_keep_above_keeps_a_box_at_its_cutoff() -> None:
-    found = Detections(boxes(HIT, HIT, MISS), [0, 1, 1], [0.5, 0.5, 0.75])
+    found = found_boxes([HIT, HIT, MISS], [0, 1, 1], [0.5, 0.5, 0.75])
     assert keep_above(found, [0.5, 0.6]).score.tolist() == [0.5, 0.75]
 
 
@@ -75,7 +71,7 @@ def test_no_other_cutoff_has_a_higher_f1(seed: int) -> None:
         all_boxes = np.concatenate([corner, corner + rng.integers(8, 24, (4, 2))], axis=1).astype(np.float32)
         true[name] = _first(all_boxes, rng)
         moved = all_boxes + rng.integers(-6, 7, (4, 1)).astype(np.float32)
-        predictions[name] = Detections(moved, [0] * 4, rng.integers(1, 10, 4).astype(np.float32) / 10)
+        predictions[name] = found_boxes(moved, [0] * 4, (rng.integers(1, 10, 4) / 10).tolist())
     truth = BoxTruth(true, frozenset((name, 0) for name in "abc"))
     chosen = choose_cutoffs(predictions, truth, 1)[0]
     best = max(_f1(predictions, true, cut) for cut in np.arange(0, 1.05, 0.05))
@@ -84,7 +80,7 @@ def test_no_other_cutoff_has_a_higher_f1(seed: int) -> None:
 
 def _first(all_boxes: np.ndarray[tuple[int, ...], np.dtype[np.float32]], rng: np.random.Generator) -> Detections:
     count = int(rng.integers(0, 4))
-    return Detections(all_boxes[:count], [0] * count, [1.0] * count)
+    return found_boxes(all_boxes[:count], [0] * count, [1.0] * count)
 
 
 def _f1(predictions: dict[str, Detections], true: dict[str, Detections], cut: float) -> float:

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 import detect.loop
+from detect.batches import batches
 from detect.loop import OptimizerConfig, learning_rate
 from detect.network import load_network, new_network
 from detect.predict import DetectPredictConfig, load_detector
@@ -26,14 +27,20 @@ from tests.detect.conftest import DatasetMaker, noisy
 from weakray.coco import load_results, save_results
 from weakray.config import validate
 from weakray.dataset import Dataset
-from weakray.detections import Detections
 from weakray.errors import ConfigError, DataError, RunError
 from weakray.files import write_json
 from weakray.imaging import InputSpec, read_image
 
 
 def config_of(dataset: Dataset, out: Path, architecture: Path, **settings: Any) -> DetectTrainConfig:
-    small = {"steps": 8, "batch_size": 3, "log_every_steps": 2, "checkpoint_every_steps": 2, "bf16": False, "threads": 1}
+    small = {
+        "steps": 8,
+        "batch_size": 3,
+        "log_every_steps": 2,
+        "checkpoint_every_steps": 2,
+        "bf16": False,
+        "threads": 1,
+    }
     values = {"data": dataset.root, "out": out, "architecture": str(architecture), "input": {"size_px": 64}}
     return validate(DetectTrainConfig, {"source": "ceiling", **values, **small, **settings})
 
@@ -49,21 +56,22 @@ def pseudo_boxes(make_dataset: DatasetMaker, tmp_path: Path) -> tuple[Dataset, P
     return dataset, tmp_path / "boxes.json"
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(("bf16", "threads"), [(False, 2), (True, 2), (True, 1)])
 def test_two_trainings_give_the_same_bytes(
-    make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path, bf16: bool
+    make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path, bf16: bool, threads: int
 ) -> None:
     dataset = make_dataset()
-    results = [train(config_of(dataset, tmp_path / name, tiny_architecture, bf16=bf16)) for name in ("one", "two")]
+    how = {"bf16": bf16, "threads": threads}
+    results = [train(config_of(dataset, tmp_path / name, tiny_architecture, **how)) for name in ("one", "two")]
     assert weights_of(tmp_path / "one") == weights_of(tmp_path / "two")
     assert results[0] == results[1]
     assert results[0].bf16 is bf16
     assert (tmp_path / "one" / "metrics.jsonl").read_text() == (tmp_path / "two" / "metrics.jsonl").read_text()
-    other = train(config_of(dataset, tmp_path / "three", tiny_architecture, bf16=bf16, seed=1))
+    other = train(config_of(dataset, tmp_path / "three", tiny_architecture, **how, seed=1))
     assert other.weights_sha256 != results[0].weights_sha256
 
 
-@pytest.mark.parametrize("killed_in_step", [1, 4, 7])
+@pytest.mark.parametrize("killed_in_step", [1, 3, 4, 7])
 def test_an_interrupted_run_ends_with_the_same_bytes(
     pseudo_boxes: tuple[Dataset, Path],
     tiny_architecture: Path,
@@ -84,9 +92,10 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         real(*args)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(detect.loop, "_step", interrupted)
-        train(config)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
     train(config)
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
@@ -143,7 +152,13 @@ def test_a_detector_learns_and_predicts_in_image_pixels(
     dataset = make_dataset(train=8)
     augment = {"scale": 0.1, "rotate_deg": 0}
     optimizer = {"lr": 0.01, "warmup_steps": 10, "ema_decay": 0.9, "ema_warmup_steps": 10}
-    settings = {"steps": 150, "batch_size": 8, "augment": augment, "optimizer": optimizer, "checkpoint_every_steps": 150}
+    settings = {
+        "steps": 150,
+        "batch_size": 8,
+        "augment": augment,
+        "optimizer": optimizer,
+        "checkpoint_every_steps": 150,
+    }
     train(config_of(dataset, tmp_path / "run", tiny_architecture, **settings))
     predict(DetectPredictConfig(data=dataset.root, detector=tmp_path / "run", out=tmp_path / "found", splits=("tune",)))
     found = load_results(tmp_path / "found" / "boxes.json")
@@ -201,13 +216,16 @@ def test_weights_are_float32_and_no_pickle_is_left(
 def test_learning_rate_by_hand() -> None:
     config = OptimizerConfig(lr=1.0, last_lr_fraction=0.1, warmup_steps=2)
     rates = [learning_rate(step, 7, config) for step in range(7)]
-    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.1 + 0.9 * (1 + 2**-0.5) / 2, 0.55, 0.1 + 0.9 * (1 - 2**-0.5) / 2, 0.1])
+    assert rates == pytest.approx(
+        [0.5, 1.0, 1.0, 0.1 + 0.9 * (1 + 2**-0.5) / 2, 0.55, 0.1 + 0.9 * (1 - 2**-0.5) / 2, 0.1]
+    )
     assert learning_rate(0, 1, config) == 1.0
 
 
 def test_shipped_architectures_have_their_known_sizes() -> None:
-    sizes = {name: new_network(name, ["A", "B"], InputSpec(size_px=64), 0).parameters for name in ("yolo11n.yaml", "yolov8n.yaml")}
-    assert sizes == {"yolo11n.yaml": 2_589_942, "yolov8n.yaml": 3_010_822}
+    spec, names = InputSpec(size_px=64, channels=3), [str(number) for number in range(80)]
+    sizes = {name: new_network(name, names, spec, 0).parameters for name in ("yolo11n.yaml", "yolov8n.yaml")}
+    assert sizes == {"yolo11n.yaml": 2_624_080, "yolov8n.yaml": 3_157_200}  # as ultralytics publishes them
 
 
 @pytest.mark.parametrize(
@@ -244,7 +262,10 @@ def test_weights_of_the_user_are_the_start(tiny_architecture: Path, tmp_path: Pa
         ({"source": "pseudo"}, "boxes: required for source=pseudo; give the boxes.json"),
         ({"source": "tune", "boxes": "boxes.json"}, "boxes: of no use to source=tune; leave it out"),
         ({"source": "pseudo", "boxes": "gone.json"}, "boxes: expected a file, found none at gone.json"),
-        ({"checkpoint_every_steps": 3}, "checkpoint_every_steps: expected a multiple of log_every_steps \\(2\\), got 3"),
+        (
+            {"checkpoint_every_steps": 3},
+            "checkpoint_every_steps: expected a multiple of log_every_steps \\(2\\), got 3",
+        ),
     ],
 )
 def test_settings_that_contradict_are_refused(
@@ -257,7 +278,7 @@ def test_settings_that_contradict_are_refused(
 def test_a_loss_that_diverges_is_an_error(
     make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = detect.loop.batches
+    real = batches
 
     def poisoned(*args: Any) -> Any:
         for batch in real(*args):
@@ -300,7 +321,8 @@ def refuse(*args, **kwargs):
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
 import cv2, numpy, torch
 from PIL import Image
-state = lambda: [torch.get_num_threads(), cv2.getNumThreads(), dict(os.environ), len(warnings.filters),
+filters = lambda: [row for row in warnings.filters if 'sympy' not in str(row)]  # torch's own doing
+state = lambda: [torch.get_num_threads(), cv2.getNumThreads(), dict(os.environ), filters(),
                  numpy.get_printoptions()["linewidth"], torch.save is save, Image.open is image_open]
 save, image_open = torch.save, Image.open
 os.environ.pop("OMP_NUM_THREADS", None)
@@ -347,7 +369,7 @@ def test_training_is_silent_and_keeps_to_its_folder(
 
 def test_predictions_of_an_unknown_detector_are_refused(make_dataset: DatasetMaker, tmp_path: Path) -> None:
     config = DetectPredictConfig(data=make_dataset().root, detector=tmp_path / "none", out=tmp_path / "found")
-    with pytest.raises(DataError, match=r"expected a detector \(made by `weakray detect train`\), found no detector.json"):
+    with pytest.raises(DataError, match="expected a detector .made by `weakray detect train`., found no"):
         predict(config)
 
 
@@ -359,8 +381,8 @@ def test_an_image_without_boxes_is_listed(make_dataset: DatasetMaker, tiny_archi
     )
     result = predict(config)
     assert (result.images, result.boxes, result.images_without_box) == (6, 0, 6)
-    assert load_results(tmp_path / "found" / "boxes.json") == {} or all(
-        isinstance(found, Detections) and len(found) == 0
-        for found in load_results(tmp_path / "found" / "boxes.json").values()
+    found = load_results(tmp_path / "found" / "boxes.json")
+    assert {image_id: len(boxes) for image_id, boxes in found.items()} == dict.fromkeys(
+        dataset.ids_of("tune") + dataset.ids_of("test"), 0
     )
     assert predict(config) == result

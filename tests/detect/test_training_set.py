@@ -18,7 +18,7 @@ from detect.training_set import (
     tune_training_boxes,
 )
 from detect.yolo_folder import read_yolo_folder, write_yolo_folder
-from tests.detect.conftest import DatasetMaker, noisy
+from tests.detect.conftest import DatasetMaker, found_boxes, noisy
 from weakray.dataset import Dataset
 from weakray.detections import Detections
 from weakray.errors import DataError, RunError
@@ -37,8 +37,8 @@ def relabelled(dataset: Dataset, **labels: list[float]) -> Dataset:
 
 
 def one_of_each(dataset: Dataset) -> dict[str, Detections]:
-    box = np.array([[4, 6, 24, 26], [8, 6, 28, 20]], np.float32)
-    return {image_id: Detections(box, [0, 1], [0.8, 0.6]) for image_id in dataset.ids_of("train")}
+    box = [[4, 6, 24, 26], [8, 6, 28, 20]]
+    return {image_id: found_boxes(box, [0, 1], [0.8, 0.6]) for image_id in dataset.ids_of("train")}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,7 @@ def one_of_each(dataset: Dataset) -> dict[str, Detections]:
         ({}, {"train0": [0], "train1": [0, 1]}, 3),  # absent and blank are vetoed, uncertain is not
         ({"uncertain": "drop"}, {"train0": [0], "train1": [0]}, 4),
         ({"blank": "keep"}, {"train0": [0], "train1": [0, 1], "train2": [1]}, 2),
+        ({"uncertain": "drop", "blank": "keep"}, {"train0": [0], "train1": [0], "train2": [1]}, 3),
     ],
 )
 def test_labels_veto_boxes(
@@ -81,6 +82,21 @@ def test_background_images_have_no_finding_and_keep_to_their_share(make_dataset:
     assert set(other.boxes) != set(made.boxes)
 
 
+def test_a_finding_that_may_be_there_makes_no_background(make_dataset: DatasetMaker) -> None:
+    blank = float("nan")
+    dataset = relabelled(make_dataset(train=4), train0=[1, 0], train1=[0, -1], train2=[0, blank], train3=[0, 0])
+    only = {"train0": one_of_each(dataset)["train0"]}
+    for settings, backgrounds in (
+        ({}, {"train2", "train3"}),
+        ({"uncertain": "drop"}, {"train2", "train3"}),
+        ({"blank": "keep"}, {"train3"}),
+    ):
+        config = PseudoBoxConfig.model_validate({"score_at_least": 0.0, "background_share": 0.9, **settings})
+        made = pseudo_training_boxes(dataset, only, config, 0)
+        assert {image_id for image_id, found in made.boxes.items() if not len(found)} == backgrounds
+        assert made.counts.images_left_out == 3 - len(backgrounds)
+
+
 def test_cutoff_as_a_number_or_chosen_on_tune(make_dataset: DatasetMaker) -> None:
     dataset = make_dataset(train=6, tune=6)
     predictions = noisy(dataset)
@@ -101,7 +117,7 @@ def test_boxes_are_clipped_and_counted(make_dataset: DatasetMaker) -> None:
     dataset = relabelled(make_dataset(train=1), train0=[1, 1])
     height, width = dataset.size_hw("train0")
     rows = [[-5, 3, 12, 18], [width + 1, 0, width + 9, 9], [5, 5, 20, height + 30], [1, 2, 3, 4]]
-    found = Detections(np.array(rows, np.float32), [0, 0, 1, 1], [0.9, 0.8, 0.7, 0.6])
+    found = found_boxes(rows, [0, 0, 1, 1], [0.9, 0.8, 0.7, 0.6])
     made = pseudo_training_boxes(dataset, {"train0": found}, EVERYTHING, 0)
     assert made.boxes["train0"].boxes_xyxy_px.tolist() == [[0, 3, 12, 18], [5, 5, 20, height], [1, 2, 3, 4]]
     assert (made.counts.clipped, made.counts.outside) == (2, 1)
@@ -136,7 +152,7 @@ def test_label_files_by_hand(make_dataset: DatasetMaker, tmp_path: Path) -> None
     first, second = dataset.ids_of("train")
     height, width = 32, 64  # letterboxed into 64: scale 1, 16 px of padding above and below
     cv2.imwrite(str(dataset.path_of(first)), np.full((height, width), 77, np.uint8))
-    found = Detections(np.array([[8, 4, 24, 20], [0, 0, 64, 32]], np.float32), [1, 0], [0.9, 0.8])
+    found = found_boxes([[8, 4, 24, 20], [0, 0, 64, 32]], [1, 0], [0.9, 0.8])
     write_yolo_folder(tmp_path / "yolo", dataset, training(dataset, {first: found, second: Detections.empty()}), SPEC)
     labels = tmp_path / "yolo" / "labels" / "train"
     assert (labels / "a%20b%2Ftrain0.txt").read_text() == (

@@ -101,24 +101,18 @@ json_values = st.recursive(
 )
 
 
+box = st.lists(st.floats(-9, 40), min_size=4, max_size=4) | json_values
+image_entry = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("id", "file_name", "height", "width", "patient_id"), json_values)
+)
+box_entry = st.fixed_dictionaries(
+    {"image_id": st.integers(100, 112) | json_values, "category_id": st.sampled_from([0, 1, 3, None])},
+    optional={"bbox": box, "iscrowd": json_values},
+)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    images=st.lists(
-        st.fixed_dictionaries(
-            {}, optional={k: json_values for k in ("id", "file_name", "height", "width", "patient_id")}
-        )
-        | json_values,
-        max_size=4,
-    ),
-    boxes=st.lists(
-        st.fixed_dictionaries(
-            {}, optional={"image_id": st.integers(0, 9) | json_values, "category_id": st.sampled_from([0, 3, None]),
-                          "bbox": st.lists(st.floats(-9, 40), min_size=4, max_size=4) | json_values, "iscrowd": json_values}
-        )
-        | json_values,
-        max_size=6,
-    ),
-)  # fmt: skip
+@given(images=st.lists(image_entry | json_values, max_size=4), boxes=st.lists(box_entry | json_values, max_size=6))
 def test_any_json_in_a_coco_file_is_counted(
     tmp_path_factory: pytest.TempPathFactory, broken: Kinds, sound: Kinds, images: list[Any], boxes: list[Any]
 ) -> None:

@@ -93,7 +93,7 @@ def test_impossible_sizes_are_refused(sizes: dict[Split, float], message: str) -
 def test_no_split_grows_past_its_size_and_none_is_lost(
     counts: list[tuple[int, list[int]]], tune: int, seed: int
 ) -> None:
-    patients = {f"{at}": Patient(n, {k: n for k in classes}) for at, (n, classes) in enumerate(counts)}
+    patients = {f"{at}": Patient(n, dict.fromkeys(classes, n)) for at, (n, classes) in enumerate(counts)}
     if sum(p.images for p in patients.values()) <= tune:
         return
     found = split_patients(patients, {"tune": tune}, "test", seed=seed)

@@ -50,6 +50,8 @@ class Graph:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.use_deterministic_compute = True
+        # Waiting threads sleep instead of turning: two graphs, and whoever else runs here, share the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors only: its warnings speak of graph optimisation, to nobody here
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -70,7 +70,7 @@ def _swap_in(made: Path, folder: Path) -> None:
 
 def _card(taxonomy: Taxonomy, detector: DetectorPart, classifiers: ClassifierPart, origin: Origin) -> str:
     rows = "\n".join(
-        f"| {name} | {classifiers.decision_thresholds[name]:.3f} | {detector.score_thresholds[name]:.3f} |"
+        f"| {name} | {classifiers.decision_thresholds[name]:.3g} | {detector.score_thresholds[name]:.3g} |"
         for name in taxonomy.names
     )
     agree = detector.parity_passed and classifiers.parity_passed
