@@ -1,7 +1,7 @@
 """Choosing a recipe on *tune*: what is tried for a finding, and how a candidate is judged.
 
 Average precision over 10 to 40 boxes is noisy, so three things steady the choice. The criterion averages AP over
-several IoUs and adds a little mean IoU. A candidate's criterion is drawn towards its mean over the other findings,
+several IoUs and adds mean IoU. A candidate's criterion is drawn towards its mean over the other findings,
 the more so the fewer boxes a finding has. And a calibration must raise the held-out IoU by more than its standard
 error, or boxes stay as the map gives them.
 """
@@ -32,8 +32,8 @@ from weakray.detections import Detections
 Array = npt.NDArray[np.float64]
 IOUS = (0.3, 0.4, 0.5, 0.6)  # mean AP over these steadies AP50
 _AT_50 = IOUS.index(0.5)
-_IOU_WEIGHT = 0.2  # of mean IoU in the criterion
-_BORROWED_BOXES = 5.0  # other findings' mean counts as much as so many boxes
+_IOU_WEIGHT = 0.5  # of mean IoU in the criterion
+_BORROWED_BOXES = 10.0  # other findings' mean counts as much as so many boxes
 _TOLERANCE = 0.002  # criteria this near are a tie: the candidate that does less wins
 
 
@@ -155,7 +155,7 @@ def judge(
 def borrow(criterion: Array, boxes: npt.NDArray[np.int64]) -> Array:
     """Draws each finding's criteria `(findings, ...)` towards their mean over the other findings that have boxes.
 
-    A finding with b boxes weighs its own criteria by b / (b + 5); one without boxes takes the others' mean.
+    A finding with b boxes weighs its own criteria by b / (b + 10); one without boxes takes the others' mean.
     """
     if (boxes > 0).sum() == 0:
         return criterion

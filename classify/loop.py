@@ -105,7 +105,7 @@ class Trainer:
                         (progress.epoch + 1) * per_epoch - 1, plan.epochs * per_epoch, plan.lr, plan.warmup_fraction
                     ),
                     "train_loss": progress.loss_sum / per_epoch,
-                    **self._validate(),
+                    **self._validate(progress.epoch),
                 }
                 progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
                 if self._better(progress, row[plan.metric]):
@@ -163,12 +163,7 @@ class Trainer:
                 logits = self.model(_on(pixels, device)).logits
             picked = torch.from_numpy(rows)
             loss = masked_bce(logits, values[picked].to(device), mask[picked].to(device), self.positive_weight)
-            loss_value = loss.item()
-            if not math.isfinite(loss_value):
-                raise RunError(
-                    f"{self.folder.root}: the loss became {loss_value} in epoch {epoch + 1}, step {step + 1}; lower "
-                    f"optimizer.lr (now {plan.lr:g}), or set bf16 to false (now {str(plan.bf16).lower()})"
-                )
+            loss_value = self._finite(loss, f"epoch {epoch + 1}, step {step + 1}")
             loss.backward()  # type: ignore[no-untyped-call]
             if plan.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.clip_norm)
@@ -180,7 +175,16 @@ class Trainer:
             if every is not None and progress.batch % every == 0 and progress.batch < len(batches):
                 save(self.folder.checkpoints, progress, self.model, optimizer, best)
 
-    def _validate(self) -> dict[str, Any]:
+    def _finite(self, loss: torch.Tensor, place: str) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise RunError(
+                f"{self.folder.root}: the loss became {value} in {place}; lower optimizer.lr (now {self.plan.lr:g}), "
+                f"or set bf16 to false (now {str(self.plan.bf16).lower()})"
+            )
+        return value
+
+    def _validate(self, epoch: int) -> dict[str, Any]:
         """Loss and areas on the validation images; the areas are of probabilities that respect the class tree."""
         device = self.positive_weight.device
         self.model.eval()
@@ -193,7 +197,10 @@ class Trainer:
         )
         probability = along_paths(logits.sigmoid(), self.taxonomy, self.plan.hierarchy).numpy()
         areas = finding_areas(probability, self.val.full, self.taxonomy.names)
-        return {"val_loss": float(loss), **{f"val_{name}": value for name, value in areas.items()}}
+        return {
+            "val_loss": self._finite(loss, f"the validation of epoch {epoch + 1}"),
+            **{f"val_{name}": value for name, value in areas.items()},
+        }
 
 
 def _on(pixels: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:

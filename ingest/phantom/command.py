@@ -91,7 +91,7 @@ class _Row:
 
 
 def run(config: PhantomConfig) -> IngestResult:
-    """Simulates the films and writes the dataset folder. `test` films are the same for any sizes of the other splits."""
+    """Simulates the films and writes the dataset folder; `test` is the same for any sizes of the other splits."""
     set_by_user = {name: rate for name, rate in config.noise.model_dump().items() if rate is not None}
     level = replace(difficulty_named(config.difficulty), **set_by_user)
     shutil.rmtree(config.out / "images", ignore_errors=True)

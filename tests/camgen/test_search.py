@@ -149,8 +149,8 @@ def test_patients_share_a_fold_and_boxes_are_spread() -> None:
 
 def test_few_boxes_borrow_from_the_other_findings() -> None:
     criterion = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.6]])
-    steadied = borrow(criterion, np.array([15, 5, 0]))
-    assert steadied[0] == pytest.approx([0.75, 0.25])  # 15 / 20 its own, the rest from finding 1 alone
+    steadied = borrow(criterion, np.array([30, 10, 0]))
+    assert steadied[0] == pytest.approx([0.75, 0.25])  # 30 / 40 its own, the rest from finding 1 alone
     assert steadied[1] == pytest.approx([0.5, 0.5])
     assert steadied[2] == pytest.approx([0.5, 0.5])  # no box of its own: the mean of the two others
     assert (borrow(criterion, np.zeros(3, np.int64)) == criterion).all()

@@ -208,7 +208,7 @@ def test_early_stop_keeps_the_best_epoch(dataset: Dataset, tmp_path: Path, monke
     scores = iter([0.6, 0.7, 0.7, 0.5, 0.9])
     weights: list[torch.Tensor] = []
 
-    def validate_(trainer: Any) -> dict[str, float]:
+    def validate_(trainer: Any, epoch: int) -> dict[str, float]:
         weights.append(trainer.model.conv.weight.detach().clone())
         return {"val_macro_auroc": next(scores)}
 
@@ -221,13 +221,13 @@ def test_early_stop_keeps_the_best_epoch(dataset: Dataset, tmp_path: Path, monke
 
 def test_a_loss_is_better_when_lower(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.6, 0.4, 0.5])
-    monkeypatch.setattr(classify.loop.Trainer, "_validate", lambda _: {"val_loss": next(losses)})
+    monkeypatch.setattr(classify.loop.Trainer, "_validate", lambda *_: {"val_loss": next(losses)})
     result = run(settings(dataset.root, tmp_path / "m", early_stop={"metric": "val_loss"}))
     assert (result.best_epoch, result.score) == (2, 0.4)
 
 
 def test_an_undefined_metric_is_an_error(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classify.loop.Trainer, "_validate", lambda _: {"val_macro_auroc": None})
+    monkeypatch.setattr(classify.loop.Trainer, "_validate", lambda *_: {"val_macro_auroc": None})
     with pytest.raises(RunError, match="val_macro_auroc: undefined, no finding has both .*val_loss"):
         run(settings(dataset.root, tmp_path / "m"))
 
@@ -238,9 +238,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_place(
     def broken(logits: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         return logits.sum() * float("nan")
 
-    monkeypatch.setattr(classify.loop, "masked_bce", broken)
-    with pytest.raises(RunError, match=r"the loss became nan in epoch 1, step 1; lower optimizer\.lr \(now 0\.001\)"):
-        run(settings(dataset.root, tmp_path / "m"))
+    with monkeypatch.context() as patch:
+        patch.setattr(classify.loop, "masked_bce", broken)
+        with pytest.raises(RunError, match=r"became nan in epoch 1, step 1; lower optimizer\.lr \(now 0\.001\)"):
+            run(settings(dataset.root, tmp_path / "m"))
+    calls = iter(range(100))
+    monkeypatch.setattr(classify.loop, "masked_bce", lambda *a: masked_bce(*a) if next(calls) < 4 else broken(*a))
+    with pytest.raises(RunError, match="became nan in the validation of epoch 1; lower optimizer.lr"):
+        run(settings(dataset.root, tmp_path / "n"))
 
 
 def test_it_learns_the_spots(make_spots: Callable[..., Dataset], tmp_path: Path) -> None:

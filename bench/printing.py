@@ -1,0 +1,59 @@
+"""The one form in which a bench answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from weakray.runs import commit
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement: ours against the peer's or a limit's.
+
+    Attributes:
+        case: `WHAT/MODEL/HEAD/vs-PEER`, or `…/vs-limit`.
+        ours: our figure.
+        peer: the peer's figure, or the limit.
+        unit: of both.
+        ratio: over 1 is better than the peer; against a limit the fraction reached.
+        low: end of the ratio's spread.
+        high: other end.
+        runs: how many runs the figures come from.
+    """
+
+    case: str
+    ours: float
+    peer: float
+    unit: str
+    ratio: float
+    low: float
+    high: float
+    runs: int
+
+
+def at_least(
+    case: str, value: float, limit: float, unit: str, low: float | None = None, high: float | None = None
+) -> Row:
+    """A figure that should reach a limit; `low` and `high` are its interval."""
+    ends = (value if low is None else low, value if high is None else high)
+    return Row(case + "/vs-limit", value, limit, unit, value / limit, ends[0] / limit, ends[1] / limit, 1)
+
+
+def at_most(
+    case: str, value: float, limit: float, unit: str, low: float | None = None, high: float | None = None
+) -> Row:
+    """A figure that should stay below a limit."""
+    ends = (value if low is None else low, value if high is None else high)
+    ratios = [limit / max(each, 1e-9) for each in (value, ends[1], ends[0])]
+    return Row(case + "/vs-limit", value, limit, unit, ratios[0], ratios[1], ratios[2], 1)
+
+
+def answer(bench: str, rows: Sequence[Row]) -> None:
+    """Prints the JSON object."""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    print(json.dumps({"bench": bench, "commit": commit(), "machine": machine, "rows": [asdict(row) for row in rows]}))
