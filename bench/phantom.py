@@ -1,7 +1,7 @@
 """Does `phantom-v1` separate methods as real films do? And does the simulator keep its pace?
 
-`python -m bench.phantom` runs `configs/phantom.yaml` into `runs/phantom` (what is done there is found, not done again) and
-a few-shot detector on 25 annotated images beside it, then prints the aims of the benchmark and what was reached.
+`python -m bench.phantom` runs `configs/phantom.yaml` into `runs/phantom` (what is done there is found, not done again)
+and a few-shot detector on 25 annotated images beside it, then prints the aims of the benchmark and what was reached.
 `--quick` does the same with `configs/micro.yaml`: the same rows, figures without meaning.
 """
 
@@ -67,11 +67,11 @@ def _aims(summary: dict[str, Any], few: float) -> list[Row]:
     top = max(ceiling["value"], 1e-9)
     rows = []
     if auroc is not None:
-        rows.append(at_least("classifiers/macro-auroc", auroc["value"], 0.85, "AUROC", auroc["low"], auroc["high"]))
+        rows.append(at_least("classifiers/macro-auroc", auroc["value"], 0.85, "AUROC", (auroc["low"], auroc["high"])))
     return [
         *rows,
-        at_most("plain-gradcam", plain["value"], 0.15, "AP50", plain["low"], plain["high"]),
-        at_least("supervised-yolo", ceiling["value"], 0.5, "AP50", ceiling["low"], ceiling["high"]),
+        at_most("plain-gradcam", plain["value"], 0.15, "AP50", (plain["low"], plain["high"])),
+        at_least("supervised-yolo", ceiling["value"], 0.5, "AP50", (ceiling["low"], ceiling["high"])),
         at_most("few-shot-5-percent", scores["few_shot"]["value"] / top, 0.8, "of the ceiling's AP50"),
         at_most(f"few-shot-{FEW}-images", few / top, 0.65, "of the ceiling's AP50"),
     ]

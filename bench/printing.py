@@ -36,21 +36,17 @@ class Row:
     runs: int
 
 
-def at_least(
-    case: str, value: float, limit: float, unit: str, low: float | None = None, high: float | None = None
-) -> Row:
-    """A figure that should reach a limit; `low` and `high` are its interval."""
-    ends = (value if low is None else low, value if high is None else high)
-    return Row(case + "/vs-limit", value, limit, unit, value / limit, ends[0] / limit, ends[1] / limit, 1)
+def at_least(case: str, value: float, limit: float, unit: str, ends: tuple[float, float] | None = None) -> Row:
+    """A figure that should reach a limit; `ends` are its interval."""
+    low, high = ends or (value, value)
+    return Row(f"{case}/vs-limit", value, limit, unit, value / limit, low / limit, high / limit, 1)
 
 
-def at_most(
-    case: str, value: float, limit: float, unit: str, low: float | None = None, high: float | None = None
-) -> Row:
-    """A figure that should stay below a limit."""
-    ends = (value if low is None else low, value if high is None else high)
-    ratios = [limit / max(each, 1e-9) for each in (value, ends[1], ends[0])]
-    return Row(case + "/vs-limit", value, limit, unit, ratios[0], ratios[1], ratios[2], 1)
+def at_most(case: str, value: float, limit: float, unit: str, ends: tuple[float, float] | None = None) -> Row:
+    """A figure that should stay below a limit; `ends` are its interval."""
+    low, high = ends or (value, value)
+    ratio, least, most = (limit / max(each, 1e-9) for each in (value, high, low))
+    return Row(f"{case}/vs-limit", value, limit, unit, ratio, least, most, 1)
 
 
 def answer(bench: str, rows: Sequence[Row]) -> None:
