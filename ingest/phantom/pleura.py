@@ -36,10 +36,10 @@ def pneumothorax(chest: Chest, mark: Mark, rng: np.random.Generator, strength: f
     wall = chest.outlines.walls[mark.side]
     steps = np.arange(len(wall))
     kind = rng.random()
-    depth = size * (0.14 + 0.34 * mark.severity)
-    if kind < 0.62:  # apical cap
+    depth = size * (0.20 + 0.32 * mark.severity)
+    if kind < 0.66:  # apical cap
         fall = depth * np.exp(-0.5 * ((steps - rng.uniform(14, 20)) / rng.uniform(6, 10)) ** 2)
-    elif kind < 0.87:  # along the whole wall
+    elif kind < 0.92:  # along the whole wall
         fall = depth * np.clip((steps - 8) / 10, 0, 1) * np.clip((len(wall) - steps + 6) / 16, 0, 1)
     else:  # at the base
         depth *= 0.8
@@ -54,7 +54,7 @@ def pneumothorax(chest: Chest, mark: Mark, rng: np.random.Generator, strength: f
     free = fall > 0.25 * fall.max()
     line = _line(chest, fallen[free], mark)
     dark = canvas.soften(lune, 0.008)
-    added = canvas.soften(line, 0.004) * np.float32(0.15) - dark * chest.air * np.float32(0.13)
+    added = canvas.soften(line, 0.004) * np.float32(0.19) - dark * chest.air * np.float32(0.24)
     within = canvas.soften(cv2.min(lung, chest.lungs[mark.side]), 0.02)
     added = added * np.float32(strength) + within * chest.air * np.float32(0.22 * depth * depth)
     return Effect((added * present).astype(np.float32), boxes, 1 - present * dark)

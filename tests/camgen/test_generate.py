@@ -150,3 +150,11 @@ def test_a_recipe_of_another_ensemble_is_refused(made: Callable[..., GenerateCon
     recipe.model_copy(update={"ensemble_sha256": "0" * 64}).save(tmp_path / "recipe.yaml")
     with pytest.raises(DataError, match="fitted with another ensemble"):
         run(made())
+
+
+def test_a_finished_run_that_was_moved_is_found_where_it_lies(
+    made: Callable[..., GenerateConfig], tmp_path: Path
+) -> None:
+    first = run(made())
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert run(made("moved")) == first.model_copy(update={"boxes": tmp_path / "moved" / "boxes.json"})
