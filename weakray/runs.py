@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def seconds(self) -> float:
-        """Wall time the stage took, all its interrupted attempts included (see `finish`)."""
+        """Wall time of the attempt that ended the stage; what interrupted ones took is not in it."""
         return float(read_json(self.root / "done.json")["seconds"])
 
     def log(self, **values: float | str | None) -> None:
