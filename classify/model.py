@@ -24,6 +24,9 @@ class ModelConfig(StrictModel):
     backbone: str = Field("resnet18", description="name of a timm model with a spatial last map")
     pretrained: bool = Field(False, description="start from timm's weights (read from its cache, or downloaded)")
     output_stride: Literal[8, 16, 32] | None = Field(16, description="pixels per cell of the map; null: backbone's own")
+    drop_stages: int = Field(
+        0, ge=0, le=3, description="leave out so many of the backbone's last stages: a finer map of smaller regions"
+    )
     input: InputSpec = Field(InputSpec(), description="what the model sees of an image")
 
 
@@ -96,17 +99,16 @@ def _backbone(config: ModelConfig) -> Any:
         near = timm.list_models(f"*{config.backbone[:6]}*")[:5]
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ConfigError(f"model.backbone: timm {timm.__version__} has no model {config.backbone!r}{hint}")
-    by_hand = config.backbone.startswith("densenet")
+    by_hand = config.backbone.startswith("densenet") and not config.drop_stages
     stride = {} if config.output_stride is None or by_hand else {"output_stride": config.output_stride}
+    whole = {"num_classes": 0, "global_pool": ""}
+    form = {"features_only": True, "out_indices": (-1 - config.drop_stages,)} if config.drop_stages else whole
     try:
         backbone = timm.create_model(
-            config.backbone,
-            pretrained=config.pretrained,
-            num_classes=0,
-            global_pool="",
-            in_chans=config.input.channels,
-            **stride,
+            config.backbone, pretrained=config.pretrained, in_chans=config.input.channels, **form, **stride
         )
+        if config.drop_stages:
+            return _FirstStages(backbone)
         if by_hand:
             _dilate_densenet(backbone, config.output_stride or 32)
         return backbone
@@ -124,6 +126,21 @@ def _backbone(config: ModelConfig) -> Any:
             f"model.pretrained: could not read timm's weights of {config.backbone} ({error}); "
             "put them in the hub's cache first, or set pretrained to false"
         ) from None
+
+
+class _FirstStages(nn.Module):
+    """A backbone without its last stages, called like a whole one."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__()
+        self.body = body
+        self.num_features = int(body.feature_info.channels()[-1])
+        self.pretrained_cfg = body.pretrained_cfg
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images `(n, c, s, s)` → the last map that is left."""
+        found: list[Tensor] = self.body(images)
+        return found[-1]
 
 
 def _dilate_densenet(backbone: Any, stride: int) -> None:

@@ -171,3 +171,18 @@ def test_threads_are_put_back_and_a_missing_device_is_an_error(monkeypatch: pyte
     assert torch_device("auto").type == "cpu"
     with pytest.raises(ConfigError, match="device: expected a CUDA device, torch finds none"):
         torch_device("cuda")
+
+
+@pytest.mark.parametrize(("dropped", "channels"), [(0, 512), (1, 256), (2, 128)])
+def test_dropping_stages_keeps_the_stride_and_narrows_the_map(dropped: int, channels: int) -> None:
+    spec = InputSpec(size_px=64, channels=1)
+    model = Classifier(ModelConfig(backbone="resnet10t", output_stride=8, drop_stages=dropped, input=spec), findings=3)
+    assert model.grid_hw == (8, 8)
+    assert model.conv.in_channels == channels
+    for n in (1, 3):
+        assert model(torch.zeros(n, 1, 64, 64)).logit_maps.shape == (n, 3, 8, 8)
+
+
+def test_a_stride_that_the_kept_stages_do_not_reach_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"gives a 28×28 map of 224 px, expected 7×7 for stride 32"):
+        Classifier(ModelConfig(backbone="resnet10t", output_stride=32, drop_stages=2), findings=3)
