@@ -24,6 +24,7 @@ SIDE_PX = 448  # longer side of a panel's JPEG
 _QUALITY = 82
 _LETTER_PX, _LINE_PX = 11.5, 22.0  # what a letter and a line of text need, in px of the drawing
 _SHOWN = 5  # boxes drawn a panel; the rest are counted in words
+_FAINT = 0.05  # so are boxes scored less than this, unless they are the best
 
 
 Spot = tuple[float, float, float, float]  # x0, y0, x1, y1 in px of the drawing
@@ -104,7 +105,7 @@ def case_view(case: GalleryCase, findings: Sequence[str], number: int) -> CaseVi
     ]
     for kind, title, boxes in (("pseudo", "Pseudo-boxes", case.pseudo), ("detector", "Detector", case.detector)):
         found = boxes.of_class(class_id).best_first()
-        shown = found.best_first(_SHOWN)
+        shown = _drawn(found)
         own = _rects(shown, [figure(score) for score in shown.score.tolist()], space_xy, size)
         panels.append(Panel(kind, title, _told(found, true), own, thin, [], None))
     return CaseView(
@@ -221,6 +222,13 @@ def _told(found: Detections, true: Detections) -> str:
     said = f"score {figure(float(found.score[0]))}"
     if len(true):
         said += f", IoU {figure(top_iou(found, true))}"
-    if len(found) > _SHOWN:
-        said += f"; {len(found) - _SHOWN} more at {figure(float(found.score[_SHOWN]))} or less not drawn"
+    drawn = len(_drawn(found))
+    if len(found) > drawn:
+        said += f"; {len(found) - drawn} more at {figure(float(found.score[drawn]))} or less not drawn"
     return said
+
+
+def _drawn(found: Detections) -> Detections:
+    """The boxes that a panel draws, of boxes sorted best first."""
+    strong = found.where(found.score >= _FAINT)
+    return (strong if len(strong) else found.best_first(1)).best_first(_SHOWN)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from eval.report.content import GalleryCase
-from eval.report.panels import SIDE_PX, case_view, heat_on_image, jpeg_uri
+from eval.report.panels import SIDE_PX, _drawn, _told, case_view, heat_on_image, jpeg_uri
 from weakray.detections import Detections
 from weakray.errors import DataError
 from weakray.imaging import letterbox
@@ -165,3 +165,14 @@ def test_an_unknown_finding_is_refused() -> None:
         case_view(replace(make(), finding="Edema"), NAMES, 0)
     with pytest.raises(DataError, match="expected class ids below 1, got 1"):
         case_view(replace(make(), finding="Nodule"), NAMES[:1], 0)
+
+
+def test_faint_boxes_are_counted_but_not_drawn_unless_they_are_the_best() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 20, 20], [0, 0, 30, 30]], np.float32)
+    kinds = np.zeros(3, np.int64)
+    mixed = Detections(boxes, kinds, np.array([0.6, 0.04, 0.01]))
+    faint = Detections(boxes, kinds, np.array([0.03, 0.02, 0.01]))
+    assert _drawn(mixed).score.tolist() == pytest.approx([0.6])
+    assert _drawn(faint).score.tolist() == pytest.approx([0.03])
+    assert len(_drawn(Detections.empty())) == 0
+    assert _told(mixed, Detections.empty()) == "score .60; 2 more at .04 or less not drawn"
