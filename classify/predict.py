@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -77,8 +76,3 @@ def run(config: PredictConfig) -> PredictResult:
     result = PredictResult(images=len(image_ids))
     folder.finish(to_plain(result))
     return result
-
-
-def load_probabilities(folder: Path) -> pd.DataFrame:
-    """Reads what a predict run wrote: findings as columns, index = image_id."""
-    return pd.read_parquet(folder / "probabilities.parquet").set_index("image_id")

@@ -207,27 +207,6 @@ def score_classification(
     return {**scores, "per_finding": per_finding}
 
 
-def macro_auroc(
-    probabilities: pd.DataFrame,
-    labels: pd.DataFrame,
-    patient_of: Mapping[str, str],
-    min_positives: int = MIN_POSITIVES,
-    draws: int = 1000,
-    seed: int = 0,
-) -> dict[str, float] | None:
-    """The `macro_auroc` of `summary.json`, alone; arguments and result as for `score_classification`."""
-    paired = LabelledScores.pair(probabilities, labels)
-    kinds = zip(paired.positives, paired.negatives, strict=True)
-    included = [min(both) >= max(min_positives, 1) for both in kinds]
-    if not any(included):
-        return None
-    drawn = PatientDraws.of(paired.image_ids, patient_of, draws, seed)
-    whole, values = (
-        _mean(part[:, included], np.ones(sum(included))) for part in _whole_and_drawn(paired, areas_under_roc, drawn)
-    )
-    return interval_of(whole[0], values).to_dict()
-
-
 def _whole_and_drawn(paired: LabelledScores, area: CurveArea, drawn: PatientDraws) -> tuple[Float64Array, Float64Array]:
     """Areas on the images as they are `(1, k)` and on every draw `(n_draws, k)`."""
     whole = paired.areas(area, np.ones((1, len(paired.image_ids))))

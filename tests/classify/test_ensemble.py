@@ -154,7 +154,7 @@ def test_predict_writes_every_image_in_order_whatever_the_batch(
     monkeypatch.setattr(predict, "_ROWS", 10)  # several row groups
     config = predict.PredictConfig(data=dataset.root, ensemble=ensemble, out=tmp_path / "p", batch_size=4, threads=1)
     assert predict.run(config).images == len(dataset.image_ids)
-    table = predict.load_probabilities(tmp_path / "p")
+    table = pd.read_parquet(tmp_path / "p/probabilities.parquet").set_index("image_id")
     assert list(table.index) == dataset.image_ids
     assert list(table.columns) == dataset.taxonomy.names
     loaded = Ensemble.load(ensemble)
