@@ -27,7 +27,7 @@ from weakray.coco import BoxTruth
 from weakray.config import StrictModel
 from weakray.dataset import SPLITS, Split, write_dataset
 from weakray.detections import Detections
-from weakray.files import sha256_bytes
+from weakray.files import sha256_bytes, sha256_json
 from weakray.taxonomy import Finding, Taxonomy
 
 # Each split draws its patients from a range of numbers of its own, so that its films do not depend on the sizes of
@@ -89,6 +89,11 @@ class _Row:
     labels: list[float]
     boxes: Detections
 
+    @property
+    def corners(self) -> list[list[int]]:
+        """The boxes' corners: whole pixels."""
+        return [[int(value) for value in box] for box in self.boxes.boxes_xyxy_px]
+
 
 def run(config: PhantomConfig) -> IngestResult:
     """Simulates the films and writes the dataset folder; `test` is the same for any sizes of the other splits."""
@@ -124,10 +129,25 @@ def run(config: PhantomConfig) -> IngestResult:
         info={
             "origin": "weakray phantom: simulated films, no patient",
             "licence": "CC0-1.0",
+            "labels_and_boxes_sha256": _fingerprint(rows),
             "settings": {name: v for name, v in config.model_dump(mode="json").items() if name not in config.unhashed},
         },
     )
     return IngestResult.of(dataset)
+
+
+def _fingerprint(rows: list[_Row]) -> str:
+    """Names this set of films by what is to be learnt and found in them, whatever the file formats' versions."""
+    return sha256_json(
+        [
+            [
+                row.image_id,
+                [None if np.isnan(label) else int(label) for label in row.labels],
+                [[class_id, *box] for class_id, box in zip(row.boxes.class_id.tolist(), row.corners, strict=True)],
+            ]
+            for row in rows
+        ]
+    )
 
 
 def _jobs(config: PhantomConfig, split: Split, level: Difficulty) -> Iterator[_Job]:
