@@ -23,9 +23,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: install ## the whole pipeline on made data: report in runs/demo/report.html
+demo: install ## the whole pipeline on made data: report in runs/demo/eval/report/report.html
 	$(BIN)/weakray demo
-	@echo "open runs/demo/report.html"
+	@echo "open runs/demo/eval/report/report.html"
 
 test: install ## the tests (under 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not soak"
