@@ -112,7 +112,7 @@ def _backbone(config: ModelConfig) -> Any:
         if by_hand:
             _dilate_densenet(backbone, config.output_stride or 32)
         return backbone
-    except (TypeError, NotImplementedError, AssertionError) as error:
+    except (TypeError, NotImplementedError, AssertionError) as error:  # timm refuses a stride in any of these ways
         if not stride:
             raise
         raise ConfigError(
