@@ -31,7 +31,12 @@ SOURCES: tuple[Source, ...] = (
     ),
     Source("recipe", "Recipe", "Recipe", "pseudo-boxes: method, threshold and calibration fitted per finding on tune"),
     Source("few_shot", "Few-shot detector", "Few-shot", "trained on the boxes of tune alone, for as many steps"),
-    Source("weak_detector", "Weak detector", "Weak detector", "trained on pseudo-boxes, and on tune’s true boxes where its config says so; no true box of train"),
+    Source(
+        "weak_detector",
+        "Weak detector",
+        "Weak detector",
+        "trained on pseudo-boxes, and on tune’s true boxes where its config says so; no true box of train",
+    ),
     Source(
         "supervised_detector",
         "Fully supervised detector",
