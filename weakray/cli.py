@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from weakray import __version__
 from weakray.config import StrictModel, flag_fields, load, to_plain
@@ -93,14 +93,32 @@ def _parse(
 ) -> tuple[Path | None, dict[str, str]]:
     parser = _Parser(prog=name, description=help_line, allow_abbrev=False)
     parser.add_argument("config", nargs="?", type=Path, help="YAML file of settings; flags go over it")
-    for dotted, info in flag_fields(config_class).items():
+    fields = flag_fields(config_class)
+    for dotted, info in fields.items():
         default = "required" if info.is_required() else f"default: {info.get_default(call_default_factory=True)}"
         text = f"{info.description}; {default}" if info.description else default
         flag = "--" + dotted.replace("_", "-")
         parser.add_argument(flag, dest=dotted, metavar="VALUE", help=text.replace("%", "%%"))
+    words, inner = _into_sections(words, {name for name, info in fields.items() if get_origin(info.annotation) is dict})
     given = vars(parser.parse_args(words))
     path = given.pop("config")
-    return path, {dotted: text for dotted, text in given.items() if text is not None}
+    return path, {dotted: text for dotted, text in given.items() if text is not None} | inner
+
+
+def _into_sections(words: Sequence[str], sections: set[str]) -> tuple[list[str], dict[str, str]]:
+    """Splits off the flags that reach into a free section, such as `--ingest.seed 11`: other words, path → text."""
+    left, inner, coming = list[str](), dict[str, str](), iter(words)
+    for word in coming:
+        flag, _, text = word.partition("=")
+        dotted = flag[2:].replace("-", "_")
+        if flag.startswith("--") and any(dotted.startswith(f"{section}.") for section in sections):
+            value = text if "=" in word else next(coming, None)
+            if value is None:
+                raise _usage(f"{flag}: expected a value, found none")
+            inner[dotted] = value
+        else:
+            left.append(word)
+    return left, inner
 
 
 class _Parser(argparse.ArgumentParser):

@@ -17,6 +17,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from ingest.phantom.difficulty import Difficulty, difficulty_named
+from ingest.phantom.frozen import frozen_name
 from ingest.phantom.labels import report_labels
 from ingest.phantom.patients import draw_cases
 from ingest.phantom.simulate import Film, patient_scenes, render
@@ -118,6 +119,7 @@ def run(config: PhantomConfig) -> IngestResult:
         }
     )
     labels = pd.DataFrame([row.labels for row in rows], columns=list(FINDINGS), index=images["image_id"])
+    fingerprint = _fingerprint(rows)
     dataset = write_dataset(
         config.out,
         images=images,
@@ -127,9 +129,9 @@ def run(config: PhantomConfig) -> IngestResult:
         ceiling=_truth(rows, ("train",)),
         rejected=[],
         info={
-            "origin": "weakray phantom: simulated films, no patient",
+            "origin": f"weakray {frozen_name(fingerprint) or 'phantom'}: simulated films, no patient",
             "licence": "CC0-1.0",
-            "labels_and_boxes_sha256": _fingerprint(rows),
+            "labels_and_boxes_sha256": fingerprint,
             "settings": {name: v for name, v in config.model_dump(mode="json").items() if name not in config.unhashed},
         },
     )

@@ -11,6 +11,7 @@ import pytest
 
 from weakray.cli import COMMANDS, main
 from weakray.config import StrictModel
+from weakray.pipeline import PipelineConfig
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
@@ -55,6 +56,28 @@ def test_bad_setting_names_its_path(tmp_path: Path, capsys: pytest.CaptureFixtur
     config.write_text("name: x\ningest: {source: phantom}\nclassify: {members: [{seed: 0, colour: red}, {seed: 1}]}\n")
     assert main(["run", str(config)]) == 2
     assert "classify.members.0.colour: unknown setting" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--ingest.seed", "11"], ["--ingest.seed=11"]])
+def test_flags_reach_into_free_sections(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[PipelineConfig] = []
+
+    def run(config: PipelineConfig) -> StrictModel:
+        given.append(config)
+        return config
+
+    monkeypatch.setattr("weakray.pipeline.run", run)
+    config = tmp_path / "c.yaml"
+    config.write_text("name: x\ningest: {source: phantom, seed: 1, test: 30}\n")
+    assert main(["run", *words, "--detect.train.steps", "7", str(config), "--name", "y"]) == 0
+    assert given[0].ingest == {"source": "phantom", "seed": 11, "test": 30}
+    assert given[0].detect.train == {"steps": 7}
+    assert given[0].name == "y"
+
+
+def test_a_flag_into_a_section_needs_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--ingest.seed"]) == 2
+    assert "--ingest.seed: expected a value, found none" in capsys.readouterr().err
 
 
 def test_the_command_starts_without_torch() -> None:
