@@ -1,7 +1,7 @@
 """Phantoms that are frozen: sets of films that figures are quoted on, each named for good by its labels and boxes.
 
 `phantom-v1` is `PhantomConfig` as it stands by default: standard films of 192 to 256 px, 2,000 train, 400 val, 100 tune
-and 1,000 test. Seed 1 is for development; seeds 11 to 13 are for acceptance: run once for a landing, never to choose by.
+and 1,000 test. Seed 1 is for development; seeds 11 to 13 are for acceptance: run once for a landing, never to choose.
 """
 
 from __future__ import annotations
