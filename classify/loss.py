@@ -1,13 +1,30 @@
-"""The training loss and the learning rate's course."""
+"""The training loss."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
+import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-_START, _END = 25.0, 1e4  # OneCycle's first rate is the peak over 25, its last the first over 10,000
+from classify.labels import Targets, positive_weights
+from weakray.config import StrictModel
+
+Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits, values, mask, all (n, k) → ()
+
+
+class LossConfig(StrictModel):
+    """Binary cross-entropy."""
+
+    pos_weight_cap: float = Field(10.0, ge=1, description="largest weight of the positives of a rare finding")
+
+
+def criterion(config: LossConfig, counted: Targets, device: torch.device) -> Criterion:
+    """The loss for labels as frequent as these."""
+    weight = torch.from_numpy(positive_weights(counted, config.pos_weight_cap)).to(device)
+    return lambda logits, values, mask: masked_bce(logits, values, mask, weight)
 
 
 def masked_bce(logits: Tensor, values: Tensor, mask: Tensor, positive_weight: Tensor) -> Tensor:
@@ -21,19 +38,3 @@ def masked_bce(logits: Tensor, values: Tensor, mask: Tensor, positive_weight: Te
     """
     each = binary_cross_entropy_with_logits(logits, values, pos_weight=positive_weight, reduction="none")
     return (each * mask).sum() / mask.sum().clamp(min=1)
-
-
-def one_cycle(step: int, steps: int, peak: float, warmup_fraction: float) -> float:
-    """Learning rate of a step (from 0) of `steps`: cosine up to `peak`, then cosine down (Smith and Topin 2018).
-
-    A function of the step alone, so an interrupted run needs no scheduler state. The momentum is not cycled.
-    """
-    top = warmup_fraction * steps - 1
-    first, last = peak / _START, peak / _START / _END
-    if step <= top:
-        return _cosine(first, peak, step / top if top > 0 else 1.0)
-    return _cosine(peak, last, (step - top) / max(steps - 1 - top, 1e-9))
-
-
-def _cosine(start: float, end: float, done: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2

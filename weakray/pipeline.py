@@ -136,7 +136,7 @@ def plan(config: PipelineConfig) -> list[Stage]:
         ConfigError: naming the dotted path of a wrong setting.
     """
     from camgen import generate, search
-    from classify import ensemble, evaluate, predict, train
+    from classify import ensemble, evaluate, predict, settings, train
     from classify import export as classify_export
     from detect import export as detect_export
     from detect import predict as detect_predict
@@ -149,7 +149,7 @@ def plan(config: PipelineConfig) -> list[Stage]:
     taken = _ingest(config.ingest, root)
     shared = config.classify.train
     members = [
-        at.config(train.TrainConfig, f"classify/member_{i}", f"classify.members.{i}", {**shared, **own}, data=data)
+        at.config(settings.TrainConfig, f"classify/member_{i}", f"classify.members.{i}", {**shared, **own}, data=data)
         for i, own in enumerate(config.classify.members)
     ]
     joined = at.config(

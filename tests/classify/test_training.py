@@ -12,10 +12,12 @@ import pytest
 import torch
 
 import classify.loop
+import classify.train
 from classify.checkpoint import Progress, restore, save
-from classify.loss import masked_bce
+from classify.loss import Criterion, criterion
 from classify.member import load_member
-from classify.train import TrainConfig, run
+from classify.settings import TrainConfig
+from classify.train import run
 from weakray.config import validate
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, DataError, RunError
@@ -43,12 +45,17 @@ class Killed(BaseException):
 def kill_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     calls = iter(range(10_000))
 
-    def fragile(*args: torch.Tensor) -> torch.Tensor:
-        if next(calls) == step:
-            raise Killed
-        return masked_bce(*args)
+    def fragile_criterion(*given: Any) -> Criterion:
+        whole = criterion(*given)
 
-    monkeypatch.setattr(classify.loop, "masked_bce", fragile)
+        def fragile(*args: torch.Tensor) -> torch.Tensor:
+            if next(calls) == step:
+                raise Killed
+            return whole(*args)
+
+        return fragile
+
+    monkeypatch.setattr(classify.train, "criterion", fragile_criterion)
 
 
 def test_a_run_leaves_a_member_and_a_row_an_epoch(straight: Path, dataset: Dataset) -> None:
@@ -235,15 +242,17 @@ def test_an_undefined_metric_is_an_error(dataset: Dataset, tmp_path: Path, monke
 def test_a_loss_that_is_not_finite_stops_with_the_place(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(logits: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        return logits.sum() * float("nan")
+    def sick_after(steps: int) -> Callable[..., Criterion]:
+        def made(*given: Any) -> Criterion:
+            whole, calls = criterion(*given), iter(range(100))
+            return lambda *args: whole(*args) * (1.0 if next(calls) < steps else float("nan"))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(classify.loop, "masked_bce", broken)
-        with pytest.raises(RunError, match=r"became nan in epoch 1, step 1; lower optimizer\.lr \(now 0\.001\)"):
-            run(settings(dataset.root, tmp_path / "m"))
-    calls = iter(range(100))
-    monkeypatch.setattr(classify.loop, "masked_bce", lambda *a: masked_bce(*a) if next(calls) < 4 else broken(*a))
+        return made
+
+    monkeypatch.setattr(classify.train, "criterion", sick_after(0))
+    with pytest.raises(RunError, match=r"became nan in epoch 1, step 1; lower optimizer\.lr \(now 0\.001\)"):
+        run(settings(dataset.root, tmp_path / "m"))
+    monkeypatch.setattr(classify.train, "criterion", sick_after(4))
     with pytest.raises(RunError, match="became nan in the validation of epoch 1; lower optimizer.lr"):
         run(settings(dataset.root, tmp_path / "n"))
 
