@@ -83,14 +83,15 @@ class Components:
         )
 
 
-def fine_map(map_hw: npt.NDArray[np.float32], placement: Placement, upsample: int) -> FineMap:
+def fine_map(map_hw: npt.NDArray[np.float32], placement: Placement, resolution: int) -> FineMap:
     """Upsamples a map that covers the letterboxed square, and leaves out what lies over the padding.
 
     Args:
         map_hw: `(h, w)`; values below 0 count as 0.
         placement: where the image lies in the square.
-        upsample: grid samples a map cell, along each axis.
+        resolution: at least so many grid samples along each side of the square; whole numbers of them a map cell.
     """
+    upsample = max(1, math.ceil(resolution / min(map_hw.shape)))
     height, width = map_hw.shape[0] * upsample, map_hw.shape[1] * upsample
     grid = np.maximum(map_hw, 0).astype(np.float32)
     if upsample > 1:
@@ -135,28 +136,32 @@ def find_components(
         if fine.high <= cut:
             continue
         unit = 1.0 if unit_range else fine.high
-        rows = _boxes(fine, cut, min_area, unit)
-        rows.sort(key=lambda row: (-row[4], row[0], row[1]))
-        for j, row in enumerate(rows[:places]):
+        rows, count = _boxes(fine, cut, min_area, unit, places)
+        for j, row in enumerate(rows):
             found.boxes_rel[i, j] = row[:4]
             found.valid[i, j] = True
             found.peak[i, j] = row[4]
-            found.shape[i, j] = (*row[4:], math.log(len(rows)))
+            found.shape[i, j] = (*row[4:], math.log(count))
     return found
 
 
-def _boxes(fine: FineMap, cut: float, min_area: float, unit: float) -> list[tuple[float, ...]]:
-    """(x0, y0, x1, y1, peak, mean, centroid dx, dy, log spread x, y, fill) of each component, relative to the image."""
+def _boxes(fine: FineMap, cut: float, min_area: float, unit: float, places: int) -> tuple[list[tuple[float, ...]], int]:
+    """The components of highest peak, and how many there are.
+
+    A component is (x0, y0, x1, y1, peak, mean, centroid dx, dy, log spread x, y, fill), relative to the image.
+    """
     values = fine.values
     rows, columns = values.shape
     height, width = fine.size_yx
     above = values > cut
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above.view(np.uint8), connectivity=8)
+    big = 1 + np.flatnonzero(stats[1:count, cv2.CC_STAT_AREA] >= min_area * height * width)
+    peaks = np.zeros(count, np.float32)
+    np.maximum.at(peaks, labels[above], values[above])
+    first = np.lexsort((stats[big, cv2.CC_STAT_TOP], stats[big, cv2.CC_STAT_LEFT], -peaks[big]))[:places]
     boxes: list[tuple[float, ...]] = []
-    for label in range(1, count):
+    for label in big[first].tolist():
         c0, r0, w, h, cells = (int(v) for v in stats[label])
-        if cells < min_area * height * width:
-            continue
         part = labels[r0 : r0 + h, c0 : c0 + w] == label
         inside = values[r0 : r0 + h, c0 : c0 + w]
         top = 0.0 if r0 == 0 else r0 + 0.5 - _reach(inside[0], values[r0 - 1, c0 : c0 + w], part[0], cut)
@@ -188,7 +193,7 @@ def _boxes(fine: FineMap, cut: float, min_area: float, unit: float) -> list[tupl
                 cells / (w * h),
             )
         )
-    return boxes
+    return boxes, len(big)
 
 
 def _reach(edge: Any, beyond: Any, part: Any, cut: float) -> float:

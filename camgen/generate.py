@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import numpy as np
+import torch
 from pydantic import Field
 from tqdm import tqdm
 
 from camgen.mapper import map_dataset
-from camgen.maps import UNIT_RANGE, MapArray, is_empty
+from camgen.maps import UNIT_RANGE, MapArray, is_empty, to_grid
 from camgen.recipe import Recipe
 from classify.compute import DeviceName, torch_device
 from classify.ensemble import Ensemble
@@ -81,15 +82,15 @@ def run(config: GenerateConfig) -> GenerateResult:
     start = _whole_batches(part, config.batch_size, len(image_ids))
     with part.open("a", encoding="utf-8") as lines, _bar(len(image_ids), start) as bar:
         stream = map_dataset(
-            *(ensemble, dataset, image_ids[start:], recipe.methods, recipe.engine, config.batch_size, config.workers)
+            *(ensemble, dataset, image_ids[start:], recipe.wanted, recipe.engine, config.batch_size, config.workers)
         )
         for maps in stream:
             mapped = recipe.maps(maps)
             boxes = recipe.apply(mapped, recipe.probabilities(maps), maps.placements)
-            empty = is_empty(np.maximum(mapped, 0))
+            empty = np.stack([is_empty(np.maximum(own, 0)) for own in mapped], axis=1)
             for i, image_id in enumerate(maps.image_ids):
                 if image_id in gallery:
-                    _save_maps(folder, image_id, mapped[i], recipe)
+                    _save_maps(folder, image_id, [own[i] for own in mapped], recipe)
             _append(lines, maps.image_ids, boxes, empty)
             bar.update(len(boxes))
     result = _finalise(config, dataset, recipe, part)
@@ -140,8 +141,13 @@ def _append(lines: TextIO, image_ids: Sequence[str], boxes: Sequence[Detections]
     lines.flush()
 
 
-def _save_maps(folder: RunFolder, image_id: str, maps: MapArray, recipe: Recipe) -> None:
-    """`maps`: float16 `(k, h, w)` in [0, 1]; times `scale` `(k,)` they are the raw maps (Grad-CAM's are too small)."""
+def _save_maps(folder: RunFolder, image_id: str, own: Sequence[MapArray], recipe: Recipe) -> None:
+    """`maps`: float16 `(k, h, w)` in [0, 1] on the finest finding's grid; times `scale` `(k,)` they are the raw maps.
+
+    Grad-CAM's raw values would vanish in float16.
+    """
+    grid = max((one.shape for one in own), key=lambda size: size[0] * size[1])
+    maps = np.stack([to_grid(torch.from_numpy(one[None]), grid)[0].numpy() for one in own])
     high = maps.max(axis=(1, 2))
     own_scale = np.array([finding.method not in UNIT_RANGE for finding in recipe.findings])
     scale = np.where(own_scale & (high > 0), high, 1).astype(np.float32)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from camgen.maps import Engine, MapSet, raw_maps, to_grid
+from camgen.maps import Engine, MapName, MapSet, raw_maps
 from classify.ensemble import Ensemble
 from weakray.dataset import Dataset
 from weakray.imaging import Image, Placement, prepare, read_image, to_batch
@@ -17,29 +17,29 @@ def map_batch(
     ensemble: Ensemble,
     image_ids: Sequence[str],
     prepared: Sequence[tuple[Image, Placement]],
-    methods: Sequence[str],
+    wanted: Collection[MapName],
     engine: Engine,
 ) -> MapSet:
     """Maps and probabilities of some images.
 
     Args:
-        ensemble: trained members; maps come on the finest member's grid.
+        ensemble: trained members.
         image_ids: n ids.
         prepared: n images as `weakray.imaging.prepare` gives them.
-        methods: map methods, among `camgen.maps.Method`.
+        wanted: names of the maps to make.
         engine: who computes Grad-CAM.
     """
     graph = ensemble.graph
     pixels = torch.from_numpy(to_batch([image for image, _ in prepared])).contiguous(memory_format=torch.channels_last)
     batch = pixels.to(graph.slope.device)
-    found = [raw_maps(member.model, batch, methods, engine) for member in ensemble.members]
+    found = [
+        raw_maps(member.model, batch, [name for name in wanted if name.member == i], engine)
+        for i, member in enumerate(ensemble.members)
+    ]
     with torch.no_grad():
         logits = torch.stack([one.logits for one in found])
         probabilities, own = graph.probabilities(logits), graph.member_probabilities(logits)
-    maps = {
-        method: torch.stack([to_grid(one.maps[method], graph.grid_hw) for one in found]).float().cpu().numpy()
-        for method in methods
-    }
+    maps = {name: own.float().cpu().numpy() for one in found for name, own in one.maps.items()}
     return MapSet(
         list(image_ids),
         [placement for _, placement in prepared],
@@ -54,7 +54,7 @@ def map_dataset(
     ensemble: Ensemble,
     dataset: Dataset,
     image_ids: Sequence[str],
-    methods: Sequence[str],
+    wanted: Collection[MapName],
     engine: Engine,
     batch_size: int,
     workers: int,
@@ -73,4 +73,4 @@ def map_dataset(
         for i, part in enumerate(parts):
             prepared = [future.result() for future in coming]
             coming = [pool.submit(load, image_id) for following in parts[i + 1 : i + 2] for image_id in following]
-            yield map_batch(ensemble, part, prepared, methods, engine)
+            yield map_batch(ensemble, part, prepared, wanted, engine)

@@ -15,7 +15,9 @@ from pydantic import Field
 
 from camgen.calibration import Calibration, corrected, features_of
 from camgen.components import Components, FineMap, find_components, fine_map
-from camgen.maps import UNIT_RANGE, Engine, MapArray, MapSet, Method
+from camgen.layers import LAST
+from camgen.maps import UNIT_RANGE, Engine, MapArray, MapName, MapSet, Method
+from camgen.prior import Prior
 from camgen.random_maps import random_maps
 from camgen.scoring import DUPLICATE_IOU, without_duplicates
 from weakray.config import StrictModel, to_plain, validate
@@ -50,8 +52,9 @@ class FindingRecipe(StrictModel):
 
     name: str = Field(..., description="finding")
     members: tuple[int, ...] = Field(..., description="members whose maps are averaged")
-    method: Literal[Method, "random"] = Field(..., description="map method")
-    layer: Literal["last"] = Field("last", description="layer that the map is taken from")
+    method: Method | Literal["random"] = Field(..., description="map method")
+    layer: str = Field(LAST, description="layer that the map is taken from: last, stageN or a module's path")
+    prior: Prior | None = Field(None, description="where the finding lies; null leaves maps as they are")
     threshold: Threshold = Field(..., description="where the map is cut")
     max_boxes: int = Field(..., ge=1, description="at most so many boxes an image, best peak first")
     gate: float = Field(0.0, ge=0, le=1, description="no box where the finding's probability is lower")
@@ -66,7 +69,7 @@ class Recipe(StrictModel):
     ensemble_sha256: str = Field(..., description="the ensemble it was fitted with")
     engine: Engine = Field("ours", description="who computes Grad-CAM")
     probability: Literal["ensemble", "members"] = Field("ensemble", description="whose probability scores and gates")
-    upsample: int = Field(4, ge=1, description="grid samples a map cell on which components are found")
+    resolution: int = Field(96, ge=1, description="grid samples along a map's side on which components are found")
     min_area: float = Field(0.0005, ge=0, lt=1, description="smallest component, as a fraction of the image")
     duplicate_iou: float = Field(
         DUPLICATE_IOU, gt=0, le=1, description="overlap above which the worse of two boxes goes"
@@ -85,9 +88,14 @@ class Recipe(StrictModel):
         return [finding.name for finding in self.findings]
 
     @property
-    def methods(self) -> list[str]:
-        """Map methods that must be computed, without `random`, which needs no model."""
-        return sorted({finding.method for finding in self.findings} - {"random"})
+    def wanted(self) -> list[MapName]:
+        """The maps that must be computed; random ones need no model."""
+        return [
+            MapName(member, finding.method, finding.layer, k)
+            for k, finding in enumerate(self.findings)
+            if finding.method != "random"
+            for member in finding.members
+        ]
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
@@ -112,15 +120,19 @@ class Recipe(StrictModel):
         if wanted >= members:
             raise DataError(f"recipe: it uses member {wanted}, the ensemble has {members} members (counted from 0)")
 
-    def maps(self, maps: MapSet) -> MapArray:
-        """The recipe's map of every finding `(n, k, h, w)`: its method's, its members' mean."""
+    def maps(self, maps: MapSet) -> list[MapArray]:
+        """The recipe's map of every finding, `(n, h, w)` each: its method's, its members' mean, under its prior."""
         columns = []
         for k, finding in enumerate(self.findings):
             if finding.method == "random":
-                columns.append(random_maps(maps.image_ids, finding.name, maps.grid_hw, self.seed))
+                mapped = random_maps(maps.image_ids, finding.name, maps.grid_hw, self.seed)
             else:
-                columns.append(mean_map(maps, finding.method, finding.members, k))
-        return np.stack(columns, axis=1)
+                mapped = maps.mean(finding.members, finding.method, finding.layer, k)
+            if finding.prior is not None:
+                size_hw = (mapped.shape[1], mapped.shape[2])
+                mapped = mapped * np.stack([finding.prior.weight(place, size_hw) for place in maps.placements])
+            columns.append(mapped)
+        return columns
 
     def probabilities(self, maps: MapSet) -> npt.NDArray[np.float64]:
         """The probability `(n, k)` that scores and gates each finding's boxes."""
@@ -130,12 +142,12 @@ class Recipe(StrictModel):
         return np.stack(columns, axis=1)
 
     def apply(
-        self, maps: MapArray, probabilities: npt.NDArray[np.float64], placements: Sequence[Placement]
+        self, maps: Sequence[MapArray], probabilities: npt.NDArray[np.float64], placements: Sequence[Placement]
     ) -> list[Detections]:
         """Boxes of n images.
 
         Args:
-            maps: `(n, k, h, w)`, from `Recipe.maps`.
+            maps: `(n, h, w)` of each finding, from `Recipe.maps`.
             probabilities: `(n, k)`, from `Recipe.probabilities`.
             placements: where each image lies in the square that the maps cover.
 
@@ -144,7 +156,7 @@ class Recipe(StrictModel):
         """
         parts: list[list[Detections]] = [[] for _ in placements]
         for k, finding in enumerate(self.findings):
-            fine = [fine_map(maps[i, k], placement, self.upsample) for i, placement in enumerate(placements)]
+            fine = [fine_map(maps[k][i], placement, self.resolution) for i, placement in enumerate(placements)]
             found = self.components(finding, fine)
             boxes = corrected(finding.calibration, found.boxes_rel, features_of(found))
             gated = found.valid & (probabilities[:, k] >= finding.gate)[:, None]
@@ -165,11 +177,6 @@ class Recipe(StrictModel):
             min_area=self.min_area,
             places=finding.max_boxes,
         )
-
-
-def mean_map(maps: MapSet, method: str, members: Sequence[int], class_id: int) -> MapArray:
-    """One finding's raw map `(n, h, w)`, averaged over members."""
-    return np.asarray(maps.maps[method][list(members), :, class_id].mean(axis=0, dtype=np.float32))
 
 
 def to_pixels(boxes_rel: npt.NDArray[Any], size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -78,7 +78,7 @@ def _best(
     for recipe in candidates:
         mapped, probability = recipe.maps(maps), recipe.probabilities(maps)
         fine = [
-            [fine_map(mapped[i, k], maps.placements[i], recipe.upsample) for i in finding.rows]
+            [fine_map(mapped[k][i], maps.placements[i], recipe.resolution) for i in finding.rows]
             for k, finding in enumerate(findings)
         ]
         for value in THRESHOLDS:

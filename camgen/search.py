@@ -1,7 +1,8 @@
 """`weakray camgen search`: fits the recipe, and its rivals, on *tune*.
 
-Maps and probabilities of the tune images are computed once; then every finding tries members x method x threshold x
-number of boxes x calibration strength, and a gate for what won. Never reads the boxes of test or train.
+Maps and probabilities of the tune images are computed once; then every finding tries members x method and layer x
+location prior x threshold x number of boxes x calibration strength, and a gate for what won. Prior and calibration of
+an image are fitted without its patient's fold. Never reads the boxes of test or train.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, field_validator
 from tqdm import tqdm
 
 from camgen.calibration import fit, matched_pairs
-from camgen.components import Components, find_components, fine_map
+from camgen.components import Components, FineMap, find_components, fine_map
+from camgen.layers import LAST
 from camgen.mapper import map_dataset
-from camgen.maps import UNIT_RANGE, Engine, MapSet, Method
-from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores, mean_map
+from camgen.maps import FROM_HEAD, METHODS, UNIT_RANGE, Engine, MapArray, MapName, MapSet
+from camgen.prior import Prior, fit_prior, weight
+from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
 from camgen.rivals import THRESHOLDS as RIVAL_THRESHOLDS
 from camgen.rivals import gradcam_single, random_map
 from camgen.tuning import IOUS, Judged, TuneFinding, borrow, first_near_best, judge, strengths_for, tune_findings
@@ -43,16 +46,23 @@ class SearchConfig(StrictModel):
     data: Path = Field(..., description="dataset folder with annotated tune images")
     ensemble: Path = Field(..., description="folder of a trained ensemble")
     out: Path = Field(..., description="run folder; recipe.yaml, gradcam_single.yaml and random_map.yaml end up there")
-    methods: tuple[Method, ...] = Field(("pcam", "gradcam"), min_length=1, description="map methods to try")
+    sources: tuple[str, ...] = Field(
+        ("pcam", "gradcam", "layercam", "layercam@stage2", "layercam@stage1"),
+        min_length=1,
+        description="maps to try: a method, at a layer other than the last after an @",
+    )
     engine: Engine = Field("ours", description="who computes Grad-CAM: ours, or pytorch_grad_cam")
     single_members: bool = Field(False, description="try each member's maps alone too, not only the members' mean")
     range_thresholds: tuple[float, ...] = Field(
-        (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9),
+        (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
         min_length=1,
         description="cuts to try, as fractions of a map's range in its image",
     )
     value_thresholds: tuple[float, ...] = Field(
-        (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), description="cuts to try, as values of PCAM maps"
+        (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8), description="cuts to try, as values of PCAM maps"
+    )
+    priors: tuple[float, ...] = Field(
+        (0.0, 0.5, 1.0), min_length=1, description="powers of the location prior to try; 0 leaves maps as they are"
     )
     max_boxes: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="numbers of boxes an image to try")
     gates: tuple[float, ...] = Field(
@@ -61,13 +71,24 @@ class SearchConfig(StrictModel):
     calibrate: bool = Field(True, description="fit box calibration where cross-validation says that it helps")
     min_boxes: int = Field(6, ge=2, description="no calibration for findings with fewer true boxes on tune")
     folds: int = Field(5, ge=2, description="folds of the cross-validation, patients kept together")
-    upsample: int = Field(4, ge=1, description="grid samples a map cell on which components are found")
+    resolution: int = Field(96, ge=1, description="grid samples along a map's side on which components are found")
     min_area: float = Field(0.0005, ge=0, lt=1, description="smallest component, as a fraction of the image")
     rivals: bool = Field(True, description="fit the rivals' recipes too")
     map_batch: int = Field(16, ge=1, description="images a forward pass")
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
     workers: int = Field(2, ge=1, description="threads that decode images")
     seed: int = Field(0, ge=0, description="of the folds and the random maps")
+
+    @field_validator("sources")
+    @classmethod
+    def _known(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        for source in sources:
+            method, layer = _split(source)
+            if method not in METHODS:
+                raise ValueError(f"expected METHOD or METHOD@LAYER, METHOD among {', '.join(METHODS)}; got {source!r}")
+            if method in FROM_HEAD and layer != LAST:
+                raise ValueError(f"{method} maps are of the last layer only; got {source!r}")
+        return sources
 
 
 class SearchResult(StrictModel):
@@ -87,7 +108,9 @@ class _Option:
     """One way to cut one kind of map."""
 
     members: tuple[int, ...]
-    method: Method
+    method: str
+    layer: str
+    exponent: float
     threshold: Threshold
     max_boxes: int
 
@@ -105,9 +128,9 @@ def run(config: SearchConfig) -> SearchResult:
     image_ids = [image_id for image_id in dataset.ids_of("tune") if image_id in set(truth.image_ids)]
     if not image_ids:
         raise DataError(f"{config.data}: expected annotated tune images, found none; ingest with a tune part")
-    methods = sorted({*config.methods, *(["gradcam"] if config.rivals else [])})
     ensemble.to(torch_device(config.device))
-    stream = map_dataset(ensemble, dataset, image_ids, methods, config.engine, config.map_batch, config.workers)
+    wanted = _wanted(config, len(ensemble.members), len(dataset.taxonomy))
+    stream = map_dataset(ensemble, dataset, image_ids, wanted, config.engine, config.map_batch, config.workers)
     maps = MapSet.concat(list(tqdm(stream, total=-(-len(image_ids) // config.map_batch), desc="maps", disable=None)))
     findings = tune_findings(dataset, truth, image_ids, config.folds, config.seed)
     recipe, tried = search(config, ensemble.sha256, dataset.taxonomy.names, maps, findings)
@@ -171,6 +194,8 @@ def search(
             name=names[k],
             members=options[o].members,
             method=options[o].method,
+            layer=options[o].layer,
+            prior=_prior(options[o].exponent, finding),
             threshold=options[o].threshold,
             max_boxes=options[o].max_boxes,
             gate=gate,
@@ -187,7 +212,7 @@ def search(
     recipe = Recipe(
         ensemble_sha256=ensemble_sha256,
         engine=config.engine,
-        upsample=config.upsample,
+        resolution=config.resolution,
         min_area=config.min_area,
         seed=config.seed,
         findings=tuple(entries),
@@ -201,30 +226,50 @@ def _options(config: SearchConfig, members: int) -> list[_Option]:
     if config.single_members and members > 1:
         sets += [(member,) for member in range(members)]
     options = []
-    for boxes, chosen, method in product(sorted(config.max_boxes), sets, config.methods):
+    kinds = product(sorted(config.max_boxes), sets, config.sources, sorted(config.priors))
+    for boxes, chosen, source, exponent in kinds:
+        method, layer = _split(source)
         cuts = [Threshold(kind="range", value=value) for value in config.range_thresholds]
         if method in UNIT_RANGE:
             cuts += [Threshold(kind="value", value=value) for value in config.value_thresholds]
-        options += [_Option(chosen, method, cut, boxes) for cut in cuts]
+        options += [_Option(chosen, method, layer, exponent, cut, boxes) for cut in cuts]
     return options
+
+
+def _split(source: str) -> tuple[str, str]:
+    """Method and layer of `METHOD` or `METHOD@LAYER`."""
+    method, _, layer = source.partition("@")
+    return method, layer or LAST
+
+
+def _wanted(config: SearchConfig, members: int, findings: int) -> list[MapName]:
+    kinds = [_split(source) for source in config.sources]
+    if config.rivals and ("gradcam", LAST) not in kinds:
+        kinds.append(("gradcam", LAST))
+    return [MapName(m, *kind, k) for m, kind, k in product(range(members), kinds, range(findings))]
 
 
 def _candidates(
     config: SearchConfig, options: Sequence[_Option], maps: MapSet, finding: TuneFinding, class_id: int
 ) -> list[Components]:
     """The finding's boxes before calibration under each option; maps and cuts are shared where they can be."""
-    fine: dict[tuple[Any, ...], Any] = {}
+    fine: dict[tuple[Any, ...], list[FineMap]] = {}
     cut: dict[tuple[Any, ...], Components] = {}
+    weighted = _Weighted(maps, finding)
     found = []
     for option in options:
-        source = (option.members, option.method)
-        if source not in fine:
-            mapped = mean_map(maps, option.method, option.members, class_id)
-            fine[source] = [fine_map(mapped[i], maps.placements[i], config.upsample) for i in finding.rows]
-        key = (*source, option.threshold.kind, option.threshold.value)
+        kind = (option.members, option.method, option.layer, option.exponent)
+        if kind not in fine:
+            mapped = maps.mean(option.members, option.method, option.layer, class_id)[finding.rows]
+            mapped = weighted(mapped, option.exponent)
+            fine[kind] = [
+                fine_map(own, maps.placements[i], config.resolution)
+                for own, i in zip(mapped, finding.rows, strict=True)
+            ]
+        key = (*kind, option.threshold.kind, option.threshold.value)
         if key not in cut:
             cut[key] = find_components(
-                fine[source],
+                fine[kind],
                 value=option.threshold.value,
                 relative=option.threshold.kind == "range",
                 unit_range=option.method in UNIT_RANGE,
@@ -233,6 +278,42 @@ def _candidates(
             )
         found.append(cut[key].first(option.max_boxes))
     return found
+
+
+class _Weighted:
+    """Maps of a finding's images under its location prior, each image's fitted without its patient's fold."""
+
+    def __init__(self, maps: MapSet, finding: TuneFinding) -> None:
+        self._placements = [maps.placements[i] for i in finding.rows]
+        folds = np.unique(finding.fold_of)
+        outside = {fold: finding.fold_of != fold for fold in folds}
+        self._grids = {f: fit_prior(_boxes(finding, rows)) for f, rows in outside.items()}
+        self._fold_of = finding.fold_of
+        self._made: dict[tuple[Any, ...], MapArray] = {}
+
+    def __call__(self, mapped: MapArray, exponent: float) -> MapArray:
+        if exponent == 0 or len(mapped) == 0:
+            return mapped
+        size_hw = (mapped.shape[1], mapped.shape[2])
+        if (exponent, size_hw) not in self._made:
+            own = zip(self._fold_of.tolist(), self._placements, strict=True)
+            self._made[exponent, size_hw] = np.stack(
+                [weight(self._grids[fold], exponent, place, size_hw) for fold, place in own]
+            )
+        return mapped * self._made[exponent, size_hw]
+
+
+def _boxes(finding: TuneFinding, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """True boxes `(m, 4)` of some of the finding's images."""
+    return np.asarray(finding.truth.boxes_rel[rows][finding.truth.valid[rows]])
+
+
+def _prior(exponent: float, finding: TuneFinding) -> Prior | None:
+    """The prior of all true boxes, or none."""
+    if exponent == 0:
+        return None
+    grid = fit_prior(_boxes(finding, np.ones(len(finding.rows), bool)))
+    return Prior(exponent=exponent, grid=tuple(tuple(row) for row in grid.tolist()))
 
 
 def _gate(
@@ -250,7 +331,8 @@ def _report(entry: FindingRecipe, options: Sequence[_Option], criterion: npt.NDA
     """One finding's line of `search.json`."""
     by_method: dict[str, float] = {}
     for option, values in zip(options, criterion, strict=True):
-        name = f"{option.method}/{option.threshold.kind}/members {','.join(map(str, option.members))}"
+        members = ",".join(map(str, option.members))
+        name = f"{option.method}@{option.layer}/prior {option.exponent:g}/{option.threshold.kind}/members {members}"
         by_method[name] = max(by_method.get(name, 0.0), round(float(values.max()), 6))
     best_of_option = criterion.max(axis=1)
     return {
@@ -260,6 +342,8 @@ def _report(entry: FindingRecipe, options: Sequence[_Option], criterion: npt.NDA
         "chosen": {
             "members": list(entry.members),
             "method": entry.method,
+            "layer": entry.layer,
+            "prior": entry.prior.exponent if entry.prior else 0,
             "threshold": [entry.threshold.kind, entry.threshold.value],
             "max_boxes": entry.max_boxes,
             "gate": entry.gate,

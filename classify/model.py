@@ -134,6 +134,7 @@ class _FirstStages(nn.Module):
     def __init__(self, body: Any) -> None:
         super().__init__()
         self.body = body
+        self.feature_info = body.feature_info
         self.num_features = int(body.feature_info.channels()[-1])
         self.pretrained_cfg = body.pretrained_cfg
 

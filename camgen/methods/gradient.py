@@ -1,44 +1,49 @@
-"""Maps from the gradients of each logit with respect to the last features.
+"""Maps from a layer's activations A and the gradient g = d logit_k / d A, both `(n, d, h, w)`.
 
-The gradients go through the head alone, so k findings cost one backbone pass and k passes of the (cheap) head. Any
-head that is differentiable in its features will do.
+All return `(n, h, w)`, >= 0, on the scale of logits. Images must not mix in the network, so that the gradient of a
+batch's sum is each image's own gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+GradientMethod = Literal["gradcam", "hirescam", "elementwise", "gradcam++", "xgradcam", "layercam"]
+_TINY = 1e-7
 
-def gradient_maps(
-    logits_of: Callable[[Tensor], Tensor], features: Tensor, methods: Collection[str]
-) -> dict[str, Tensor]:
-    """Grad-CAM and HiResCAM of all findings.
 
-    With A the features and g = d logit_k / d A:
-    Grad-CAM (Selvaraju et al., 2017) is relu(sum_c mean_hw(g_c) A_c); HiResCAM (Draelos and Carin, 2020) is
-    relu(sum_c g_c A_c), the gradient kept at each place.
+def gradient_map(method: GradientMethod, a: Tensor, g: Tensor) -> Tensor:
+    """One finding's map.
 
-    Args:
-        logits_of: the head, features `(n, d, h, w)` → logits `(n, k)`; images must not mix in it.
-        features: `(n, d, h, w)`, from a pass without gradients.
-        methods: among `gradcam`, `hirescam`.
-
-    Returns:
-        method → maps `(n, k, h, w)`, >= 0, on the scale of logits.
+    - `gradcam` (Selvaraju et al., 2017): relu(Σ_c mean_hw(g_c) A_c).
+    - `hirescam` (Draelos and Carin, 2020): relu(Σ_c g_c A_c), the gradient kept at each place.
+    - `elementwise` (GradCAMElementWise of pytorch-grad-cam): Σ_c relu(g_c A_c).
+    - `gradcam++` (Chattopadhyay et al., 2018): relu(Σ_c w_c A_c), w_c = Σ_hw α_c relu(g_c),
+      α_c = g_c² / (2 g_c² + g_c³ Σ_hw A_c), the third powers standing for third derivatives.
+    - `xgradcam` (Fu et al., 2020): relu(Σ_c w_c A_c), w_c = Σ_hw g_c A_c / Σ_hw A_c.
+    - `layercam` (Jiang et al., 2021): relu(Σ_c relu(g_c) A_c), good at early, fine layers.
     """
-    leaf = features.detach().requires_grad_(True)
-    found: dict[str, list[Tensor]] = {method: [] for method in methods}
-    with torch.enable_grad():
-        logits = logits_of(leaf)
-        for k in range(logits.shape[1]):
-            # Images do not mix in the head, so the gradient of the sum is each image's own gradient.
-            (slope,) = torch.autograd.grad(logits[:, k].sum(), leaf, retain_graph=k + 1 < logits.shape[1])
-            if "gradcam" in found:
-                weights = slope.mean(dim=(2, 3), keepdim=True)
-                found["gradcam"].append(torch.relu((weights * features).sum(dim=1)))
-            if "hirescam" in found:
-                found["hirescam"].append(torch.relu((slope * features).sum(dim=1)))
-    return {method: torch.stack(maps, dim=1).detach() for method, maps in found.items()}
+    match method:
+        case "gradcam":
+            return _weighted(g.mean((2, 3), keepdim=True), a)
+        case "hirescam":
+            return _weighted(g, a)
+        case "elementwise":
+            return torch.relu(g * a).sum(1)
+        case "layercam":
+            return _weighted(torch.relu(g), a)
+        case "xgradcam":
+            total = a.sum((2, 3), keepdim=True)
+            return _weighted((g * a).sum((2, 3), keepdim=True) / (total + _TINY), a)
+        case "gradcam++":
+            square = g * g
+            below = 2 * square + a.sum((2, 3), keepdim=True) * square * g + 1e-6
+            alpha = torch.where(g != 0, square / below, torch.zeros(()).to(g))
+            return _weighted((torch.relu(g) * alpha).sum((2, 3), keepdim=True), a)
+
+
+def _weighted(weights: Tensor, a: Tensor) -> Tensor:
+    return torch.relu((weights * a).sum(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from camgen.components import SHAPE_NAMES, Components, FineMap, fine_map
-from camgen.maps import MapSet
+from camgen.layers import LAST
+from camgen.maps import MapName, MapSet
 from classify.ensemble import EnsembleConfig
 from classify.ensemble import run as make_ensemble
 from classify.member import save_member
@@ -59,6 +60,16 @@ class TinyClassifier(nn.Module):
         return Output((weight * maps).sum((2, 3)) / weight.sum((2, 3)), maps)
 
 
+def named(maps: Mapping[str, npt.NDArray[np.float32]], layer: str = LAST) -> dict[MapName, npt.NDArray[np.float32]]:
+    """Method → `(m, n, k, h, w)` as a map set holds it."""
+    return {
+        MapName(member, method, layer, k): whole[member, :, k]
+        for method, whole in maps.items()
+        for member in range(whole.shape[0])
+        for k in range(whole.shape[2])
+    }
+
+
 def placed(height: int, width: int, side: int) -> Placement:
     """Where an image of this size goes in a square of `side` pixels."""
     return letterbox(np.zeros((height, width), np.uint8), side)[1]
@@ -68,7 +79,7 @@ def whole(values: npt.ArrayLike, upsample: int = 1) -> FineMap:
     """A map over a square image of as many pixels."""
     array = np.asarray(values, np.float32)
     side = max(array.shape)
-    return fine_map(array, Placement((side, side), (1.0, 1.0), 0, 0), upsample)
+    return fine_map(array, Placement((side, side), (1.0, 1.0), 0, 0), upsample * min(array.shape))
 
 
 def components(boxes_rel: npt.ArrayLike, peak: npt.ArrayLike | None = None) -> Components:
@@ -152,7 +163,7 @@ def blob_maps(
     return MapSet(
         list(image_ids),
         placements,
-        {method: (maps * scale).astype(np.float32) for method, scale in scales.items()},
+        named({method: (maps * scale).astype(np.float32) for method, scale in scales.items()}),
         probability,
         np.stack([probability, probability * 0.5]),
         (grid, grid),

@@ -132,7 +132,7 @@ def test_random_maps_give_boxes_that_enclose_their_component() -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):
         noise = cv2.GaussianBlur(rng.standard_normal((14, 14)), (0, 0), 1.5)
-        fine = fine_map(noise.astype(np.float32), Placement((14, 14), (1, 1), 0, 0), 4)
+        fine = fine_map(noise.astype(np.float32), Placement((14, 14), (1, 1), 0, 0), 56)
         cut = fine.low + 0.4 * (fine.high - fine.low)
         found = found_in([fine], 0.4, places=50)
         boxes = found.boxes_rel[0, found.valid[0]]

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from camgen.calibration import FEATURES, Calibration
-from camgen.maps import MapSet
+from camgen.layers import LAST
+from camgen.maps import MapName, MapSet
+from camgen.prior import Prior, fit_prior
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores, to_pixels
-from tests.camgen.makers import placed
+from tests.camgen.makers import named, placed
 from weakray.errors import ConfigError, DataError
 from weakray.files import read_yaml, write_yaml
 
@@ -29,7 +31,7 @@ def entry(name: str, **changes: Any) -> FindingRecipe:
 
 
 def recipe(*entries: FindingRecipe, **changes: Any) -> Recipe:
-    return Recipe(**({"ensemble_sha256": "e" * 64, "upsample": 1, "min_area": 0.0, "findings": entries} | changes))
+    return Recipe(**({"ensemble_sha256": "e" * 64, "resolution": 1, "min_area": 0.0, "findings": entries} | changes))
 
 
 def map_set(n: int = 3, k: int = 2, side: int = 16, seed: int = 0) -> MapSet:
@@ -39,7 +41,7 @@ def map_set(n: int = 3, k: int = 2, side: int = 16, seed: int = 0) -> MapSet:
     return MapSet(
         [f"i{i}" for i in range(n)],
         [placed(40 + i, 80, side) for i in range(n)],
-        {"pcam": maps, "gradcam": (maps * 1e-4).astype(np.float32)},
+        named({"pcam": maps, "gradcam": (maps * 1e-4).astype(np.float32)}),
         rng.random((n, k)),
         rng.random((2, n, k)),
         (side, side),
@@ -64,7 +66,7 @@ def test_yaml_round_trip_gives_identical_boxes(tmp_path: Path, n: int) -> None:
         entry("B", method="gradcam", members=(1,), threshold=Threshold(kind="range", value=1 / 3)),
         entry("C", method="random", members=()),
         entry("D", threshold=Threshold(kind="value", value=0.3), max_boxes=1),
-        upsample=4,
+        resolution=64,
     )
     made.save(tmp_path / "recipe.yaml")
     again = Recipe.load(tmp_path / "recipe.yaml")
@@ -82,7 +84,7 @@ def test_yaml_round_trip_gives_identical_boxes(tmp_path: Path, n: int) -> None:
 def test_the_hash_sees_every_setting() -> None:
     base = recipe(entry("A"), entry("B"))
     others = [
-        base.model_copy(update={"upsample": 2}),
+        base.model_copy(update={"resolution": 2}),
         recipe(entry("A"), entry("B", gate=0.01)),
         recipe(entry("A"), entry("B", calibration=wild_calibration())),
     ]
@@ -91,10 +93,10 @@ def test_the_hash_sees_every_setting() -> None:
 
 def test_drawn_maps_become_scored_boxes_in_image_pixels() -> None:
     place = placed(40, 80, 16)  # rows 4 to 12 of the square, 5 image pixels a cell
-    maps = np.zeros((1, 2, 16, 16), np.float32)
-    maps[0, 0, 5:7, 2:6] = 0.8
-    maps[0, 0, 9:11, 10:12] = 0.6
-    maps[0, 1, 6:8, 6:8] = 0.9
+    maps = [np.zeros((1, 16, 16), np.float32) for _ in range(2)]
+    maps[0][0, 5:7, 2:6] = 0.8
+    maps[0][0, 9:11, 10:12] = 0.6
+    maps[1][0, 6:8, 6:8] = 0.9
     made = recipe(entry("A", threshold=Threshold(kind="value", value=0.4)), entry("B", gate=0.5))
     (found,) = made.apply(maps, np.array([[0.5, 0.4]]), [place])
     assert found.class_id.tolist() == [0, 0]  # B is gated
@@ -113,19 +115,36 @@ def test_members_are_averaged_raw_and_each_finding_has_its_own_method() -> None:
     maps = map_set()
     made = recipe(entry("A"), entry("B", method="gradcam", members=(1,)))
     found = made.maps(maps)
-    assert found.shape == (3, 2, 16, 16)
-    assert found[:, 0] == pytest.approx(maps.maps["pcam"][:, :, 0].mean(axis=0))
-    assert (found[:, 1] == maps.maps["gradcam"][1, :, 1]).all()
-    assert made.methods == ["gradcam", "pcam"]
+    own = [maps.maps[MapName(member, "pcam", LAST, 0)] for member in (0, 1)]
+    assert found[0] == pytest.approx((own[0] + own[1]) / 2)
+    assert (found[1] == maps.maps[MapName(1, "gradcam", LAST, 1)]).all()
+    assert made.wanted == [
+        MapName(0, "pcam", LAST, 0),
+        MapName(1, "pcam", LAST, 0),
+        MapName(1, "gradcam", LAST, 1),
+    ]
     assert (made.probabilities(maps) == maps.probabilities).all()
-    own = made.model_copy(update={"probability": "members"}).probabilities(maps)
-    assert own[:, 0] == pytest.approx(maps.member_probabilities[:, :, 0].mean(axis=0))
-    assert (own[:, 1] == maps.member_probabilities[1, :, 1]).all()
+    alone = made.model_copy(update={"probability": "members"}).probabilities(maps)
+    assert alone[:, 0] == pytest.approx(maps.member_probabilities[:, :, 0].mean(axis=0))
+    assert (alone[:, 1] == maps.member_probabilities[1, :, 1]).all()
+
+
+def test_a_prior_takes_a_box_from_where_the_finding_never_is() -> None:
+    maps = map_set(1, 1)
+    drawn = np.zeros((1, 16, 16), np.float32)
+    drawn[0, 6:9, 1:4], drawn[0, 6:9, 11:14] = 0.9, 0.8
+    maps.maps[MapName(0, "pcam", LAST, 0)] = drawn
+    right = fit_prior(np.array([[0.7, 0.3, 1.0, 0.7]]))
+    prior = Prior(exponent=1.0, grid=tuple(map(tuple, right.tolist())))
+    for changes, x in (({}, 12.5), ({"prior": prior}, 62.5)):
+        made = recipe(entry("A", members=(0,), max_boxes=1, **changes))
+        (found,) = made.apply(made.maps(maps), np.ones((1, 1)), maps.placements)
+        assert found.boxes_xyxy_px[0, [0, 2]].mean() == pytest.approx(x, abs=4)
 
 
 def test_empty_maps_give_no_box() -> None:
     made = recipe(entry("A"), entry("B"))
-    found = made.apply(np.zeros((3, 2, 8, 8), np.float32), np.ones((3, 2)), [placed(30, 44, 32)] * 3)
+    found = made.apply([np.zeros((3, 8, 8), np.float32)] * 2, np.ones((3, 2)), [placed(30, 44, 32)] * 3)
     assert [len(boxes) for boxes in found] == [0, 0, 0]
 
 

@@ -46,11 +46,12 @@ def boxed_films(
     return dataset, seen
 
 
+SOURCES = ("pcam", "gradcam")  # what `blob_maps` draws
 QUICK: dict[str, Any] = {"range_thresholds": (0.2, 0.4, 0.6), "value_thresholds": (0.3,), "max_boxes": (2,)}
 
 
 def config(**changes: Any) -> SearchConfig:
-    return SearchConfig(**({"data": Path("d"), "ensemble": Path("e"), "out": Path("o")} | changes))
+    return SearchConfig(**({"data": Path("d"), "ensemble": Path("e"), "out": Path("o"), "sources": SOURCES} | changes))
 
 
 def problem(tmp_path: Path) -> tuple[Dataset, Any, list[TuneFinding]]:
@@ -95,7 +96,7 @@ def test_search_without_calibration_and_the_same_twice(tmp_path: Path) -> None:
 
 def test_the_tune_score_is_the_evaluators_where_nothing_is_fitted(tmp_path: Path) -> None:
     dataset, maps, findings = problem(tmp_path)
-    recipe, _ = search(config(calibrate=False), SHA, NAMES, maps, findings)
+    recipe, _ = search(config(calibrate=False, priors=(0.0,)), SHA, NAMES, maps, findings)
     boxes = recipe.apply(recipe.maps(maps), recipe.probabilities(maps), maps.placements)
     scored = match(
         dict(zip(maps.image_ids, boxes, strict=True)), dataset.truth_of("tune"), 3, [0.5]
@@ -210,7 +211,7 @@ def test_the_verb_never_reads_test_boxes(
 
 def test_the_engine_does_not_change_boxes_of_one_member(tmp_path: Path, ensemble_folder: Path) -> None:
     boxed_films(tmp_path / "data", tune=9, test=0)
-    changes: dict[str, Any] = {"methods": ("gradcam",), "single_members": True}
+    changes: dict[str, Any] = {"sources": ("gradcam",), "single_members": True}
     run(verb(tmp_path, ensemble_folder, "ours", **changes))
     run(verb(tmp_path, ensemble_folder, "peer", engine="pytorch_grad_cam", **changes))
     one, two = (Recipe.load(tmp_path / name / "gradcam_single.yaml") for name in ("ours", "peer"))
