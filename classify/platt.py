@@ -62,8 +62,8 @@ def fit_platt(logits: Floats, positive: npt.NDArray[np.bool_], strength: float) 
 
 
 def fit_findings(logits: Floats, counted: Targets, strength: float) -> list[Platt]:
-    """`fit_platt` of each finding `(n, k)`, over the labels that count."""
+    """`fit_platt` of each finding `(n, k)`, over the labels that count and are 0 or 1."""
     return [
-        fit_platt(logits[counted.mask[:, k], k], counted.values[counted.mask[:, k], k] == 1, strength)
+        fit_platt(logits[counted.hard[:, k], k], counted.values[counted.hard[:, k], k] == 1, strength)
         for k in range(logits.shape[1])
     ]

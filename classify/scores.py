@@ -18,7 +18,7 @@ def finding_areas(probability: Floats, truth: Targets, findings: list[str]) -> d
 
     Args:
         probability: `(n, k)` in [0, 1].
-        truth: of the same images; masked labels do not count.
+        truth: of the same images; masked and soft labels do not count.
         findings: k names.
 
     Returns:
@@ -29,7 +29,7 @@ def finding_areas(probability: Floats, truth: Targets, findings: list[str]) -> d
     for name, area in (("auroc", areas_under_roc), ("auprc", areas_under_pr)):
         defined: list[float] = []
         for k, finding in enumerate(findings):
-            counted = truth.mask[:, k]
+            counted = truth.hard[:, k]
             positive = truth.values[counted, k] == 1
             both = 0 < positive.sum() < len(positive)
             score = np.asarray(probability[counted, k], np.float64)
@@ -39,5 +39,5 @@ def finding_areas(probability: Floats, truth: Targets, findings: list[str]) -> d
                 defined.append(value)
         found[f"macro_{name}"] = float(np.mean(defined)) if defined else None
     for k, finding in enumerate(findings):
-        found[f"positives/{finding}"] = int(truth.values[:, k].sum())
+        found[f"positives/{finding}"] = int((truth.hard[:, k] & (truth.values[:, k] == 1)).sum())
     return found

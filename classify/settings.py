@@ -10,7 +10,7 @@ from pydantic import Field
 from classify.compute import DeviceName
 from classify.data import AugmentConfig
 from classify.hierarchy import Hierarchy
-from classify.labels import Blanks, Uncertainty
+from classify.labels import Blanks, Consistency, SoftLabelConfig, Uncertainty
 from classify.loss import LossConfig
 from classify.model import ModelConfig
 from classify.optimizer import OptimizerConfig
@@ -37,7 +37,7 @@ class TrainConfig(StrictModel):
 
     data: Path = Field(description="dataset folder")
     out: Path = Field(description="run folder")
-    seed: int = Field(0, ge=0, description="of the weights, the order and the augmentation")
+    seed: int = Field(0, ge=0, description="of the weights, the order, the augmentation and the soft labels")
     model: ModelConfig = Field(ModelConfig(), description="architecture")
     epochs: int = Field(10, ge=1, description="passes over the train images")
     batch_size: int = Field(16, ge=2, description="images a step; what does not fill a batch is left out of the epoch")
@@ -49,6 +49,10 @@ class TrainConfig(StrictModel):
     hierarchy: Hierarchy = Field("conditional", description="how a child's probability depends on its parent's")
     uncertainty: Uncertainty = Field("ignore", description="what an uncertain label counts as in training")
     uncertainty_of: dict[str, Uncertainty] = Field({}, description="exceptions to `uncertainty` by finding")
+    soft_labels: SoftLabelConfig = Field(SoftLabelConfig(), description="ranges of the policies lsr-ones and lsr-zeros")
+    consistency: Consistency = Field(
+        "order", description="train labels of ancestors: at least their descendants', or present where one may be"
+    )
     blanks: Blanks = Field("zeros", description="what a label that was not mentioned counts as")
     augment: AugmentConfig = Field(AugmentConfig(), description="random changes of the train images")
     bf16: bool | Literal["auto"] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -10,9 +11,9 @@ import torch
 
 from classify.compute import bf16_pays, torch_device, torch_threads
 from classify.data import PreparedImages
-from classify.labels import Uncertainty, conditional, lift_ancestors, policies, targets
+from classify.labels import SoftLabels, Uncertainty, constant_findings, lift_ancestors, policies, targets, without
 from classify.loop import Part, Trainer
-from classify.loss import criterion
+from classify.loss import counted_targets, criterion
 from classify.member import save_member
 from classify.model import Classifier
 from classify.settings import Metric, TrainConfig
@@ -31,6 +32,7 @@ class TrainResult(StrictModel):
     metric: Metric
     score: float
     lifted_labels: int  # train labels raised because a child was present or uncertain
+    untaught: list[str]  # findings without a present or without an absent train label: left out of the loss
     model_sha256: str
 
 
@@ -38,7 +40,7 @@ def run(config: TrainConfig) -> TrainResult:
     """Trains, or goes on from the last checkpoint, or returns what a finished run reached.
 
     Raises:
-        DataError: if the dataset has no train or val image.
+        DataError: if the dataset has no train or val image, or no finding that could be learned.
         RunError: if the loss is not finite, or the metric is undefined on val.
     """
     dataset = Dataset.load(config.data)
@@ -49,6 +51,9 @@ def run(config: TrainConfig) -> TrainResult:
         return TrainResult(**done)
     train, lifted = _part(dataset, "train", config, uncertainty)
     val, _ = _part(dataset, "val", config, ["ignore"] * len(uncertainty))
+    untaught = _untaught(dataset, train)
+    train, val = (replace(part, counted=without(part.counted, untaught)) for part in (train, val))
+    names = [dataset.taxonomy.names[k] for k in untaught]
     device = torch_device(config.device)
     devices = [device] if device.type == "cuda" else []
     with (
@@ -59,7 +64,7 @@ def run(config: TrainConfig) -> TrainResult:
         torch.manual_seed(config.seed)
         model = Classifier(config.model, len(dataset.taxonomy)).to(device)
         bf16 = bf16_pays(device, model) if config.bf16 == "auto" else config.bf16
-        loss = criterion(config.loss, train.counted, device)
+        loss = criterion(config.loss, train.counted, device, dataset.taxonomy)
         trainer = Trainer(model, config, train, val, dataset.taxonomy, loss, device, bf16, folder, report)
         progress, best = trainer.fit()
     sha256 = save_member(folder.root, best, config.model, dataset.taxonomy, config.hierarchy, config.blanks)
@@ -69,6 +74,7 @@ def run(config: TrainConfig) -> TrainResult:
         metric=config.early_stop.metric,
         score=progress.best_score if progress.best_score is not None else float("nan"),
         lifted_labels=lifted,
+        untaught=names,
         model_sha256=sha256,
     )
     folder.finish(to_plain(result))
@@ -84,9 +90,21 @@ def _part(
     if not image_ids:
         raise DataError(f"{dataset.root}: expected images in split {split}, got none; ingest with a {split} part")
     labels = dataset.labels.loc[image_ids].to_numpy()
-    lifted = lift_ancestors(labels, dataset.taxonomy)
-    full = targets(lifted, uncertainty, config.blanks)
-    counted = conditional(full, dataset.taxonomy) if config.hierarchy == "conditional" else full
+    lifted = lift_ancestors(labels, dataset.taxonomy, config.consistency if split == "train" else "order")
+    soft = SoftLabels(config.soft_labels, config.seed, image_ids, dataset.taxonomy.names)
+    full = targets(lifted, uncertainty, config.blanks, soft)
+    counted = counted_targets(config.loss.kind, full, dataset.taxonomy, config.hierarchy)
     changed = int((~np.isclose(labels, lifted, equal_nan=True)).sum())
     images = PreparedImages(dataset, image_ids, config.model.input, config.cache_images)
     return Part(images, counted, full), changed
+
+
+def _untaught(dataset: Dataset, train: Part) -> list[int]:
+    """Class ids of the findings that the train labels cannot teach."""
+    found = constant_findings(train.full)
+    if len(found) == len(dataset.taxonomy):
+        raise DataError(
+            f"{dataset.root}: no finding has both present and absent train labels that count, nothing can be learned; "
+            "set uncertainty or blanks so that some count"
+        )
+    return found
