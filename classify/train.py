@@ -11,6 +11,7 @@ import torch
 
 from classify.compute import bf16_pays, torch_device, torch_threads
 from classify.data import PreparedImages
+from classify.label_statistics import REPORT, label_report, warn
 from classify.labels import SoftLabels, Uncertainty, constant_findings, lift_ancestors, policies, targets, without
 from classify.loop import Part, Trainer
 from classify.loss import counted_targets, criterion
@@ -21,6 +22,7 @@ from classify.tracking import tracked
 from weakray.config import StrictModel, to_plain
 from weakray.dataset import Dataset
 from weakray.errors import DataError
+from weakray.files import write_json
 from weakray.runs import open_run
 
 
@@ -54,6 +56,9 @@ def run(config: TrainConfig) -> TrainResult:
     untaught = _untaught(dataset, train)
     train, val = (replace(part, counted=without(part.counted, untaught)) for part in (train, val))
     names = [dataset.taxonomy.names[k] for k in untaught]
+    labels = label_report(dataset, ("train", "val"), config.consistency, config.blanks)
+    write_json(folder.root / REPORT, to_plain(labels))
+    warn([*labels.warnings, *(f"train: {name}: left out of the loss, for nothing would teach it" for name in names)])
     device = torch_device(config.device)
     devices = [device] if device.type == "cuda" else []
     with (
@@ -105,6 +110,6 @@ def _untaught(dataset: Dataset, train: Part) -> list[int]:
     if len(found) == len(dataset.taxonomy):
         raise DataError(
             f"{dataset.root}: no finding has both present and absent train labels that count, nothing can be learned; "
-            "set uncertainty or blanks so that some count"
+            "see `weakray classify labels`, and set uncertainty or blanks so that some count"
         )
     return found

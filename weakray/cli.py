@@ -23,6 +23,10 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("ingest", "phantom"): ("ingest.phantom.command", "simulate chest films: true boxes, noisy labels"),
     ("ingest", "nih"): ("ingest.nih", "read NIH ChestX-ray14 from its own CSV files"),
     ("ingest", "coco"): ("ingest.coco", "read a COCO detection set; its train boxes become image-level labels"),
+    ("classify", "labels"): (
+        "classify.label_statistics",
+        "count a dataset's labels, and warn of what troubles training",
+    ),
     ("classify", "train"): ("classify.train", "train one multi-label classifier"),
     ("classify", "ensemble"): ("classify.ensemble", "calibrate trained classifiers on val and combine them"),
     ("classify", "evaluate"): ("classify.evaluate", "AUROC and AUPRC per finding of an ensemble, with intervals"),
