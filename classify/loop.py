@@ -22,7 +22,7 @@ from classify.optimizer import make_optimizer
 from classify.schedule import learning_rate
 from classify.scores import finding_areas
 from classify.settings import TrainConfig
-from weakray.errors import RunError
+from weakray.errors import DivergedError, RunError
 from weakray.runs import RunFolder
 from weakray.taxonomy import Taxonomy
 
@@ -140,7 +140,7 @@ class Trainer:
         for rows, pixels in zip(left, made, strict=True):
             step = epoch * len(batches) + progress.batch
             for group in optimizer.param_groups:
-                group["lr"] = self._rate(step, len(batches))
+                group["lr"] = self._rate(step, len(batches)) * group["lr_factor"]
             optimizer.zero_grad(set_to_none=True)
             with precision(self.device, self.bf16):
                 logits = self.model(_on(pixels, self.device)).logits
@@ -161,7 +161,7 @@ class Trainer:
     def _finite(self, loss: torch.Tensor, place: str) -> float:
         value = loss.item()
         if not math.isfinite(value):
-            raise RunError(
+            raise DivergedError(
                 f"{self.folder.root}: the loss became {value} in {place}; lower optimizer.lr "
                 f"(now {self.config.optimizer.lr:g}), or set bf16 to false (now {str(self.bf16).lower()})"
             )

@@ -32,13 +32,16 @@ class TrainConfig(StrictModel):
     """Settings of `weakray classify train`."""
 
     unhashed: ClassVar[frozenset[str]] = frozenset(
-        {"data", "out", "cache_images", "workers", "threads", "checkpoint_every_steps", "wandb"}
+        {"data", "out", "init", "cache_images", "workers", "threads", "checkpoint_every_steps", "wandb"}
     )
 
     data: Path = Field(description="dataset folder")
     out: Path = Field(description="run folder")
     seed: int = Field(0, ge=0, description="of the weights, the order, the augmentation and the soft labels")
     model: ModelConfig = Field(ModelConfig(), description="architecture")
+    init: Path | None = Field(
+        None, description="run folder of a classifier whose weights come first: its backbone, and shared findings' head"
+    )
     epochs: int = Field(10, ge=1, description="passes over the train images")
     batch_size: int = Field(16, ge=2, description="images a step; what does not fill a batch is left out of the epoch")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="what follows the gradient")

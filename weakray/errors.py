@@ -17,5 +17,9 @@ class RunError(WeakrayError):
     """A run folder cannot be used, or a stage lacks what an earlier stage should have left."""
 
 
+class DivergedError(RunError):
+    """A loss that is not finite; the run cannot go on under these settings."""
+
+
 class BundleError(WeakrayError):
     """A bundle is incomplete, of another format version, or its files do not match their hashes."""

@@ -97,6 +97,33 @@ class Taxonomy:
             return None
         raise DataError(f"unknown finding {name!r}; expected one of {', '.join(self.names)}, or add it as a synonym")
 
+    def shared_with(self, other: Taxonomy) -> dict[int, int]:
+        """Class id here → class id in `other`, of the findings that both know.
+
+        Equal names pair first, then a name or synonym of one with a name or synonym of the other.
+
+        Raises:
+            DataError: if synonyms would pair one finding with two.
+        """
+        named = {_plain(finding.name): i for i, finding in enumerate(other.findings)}
+        pairs = {i: named[_plain(f.name)] for i, f in enumerate(self.findings) if _plain(f.name) in named}
+        equal = set(pairs.values())
+        for here, finding in enumerate(self.findings):
+            if here in pairs:
+                continue
+            names = {_plain(name) for name in (finding.name, *finding.synonyms)}
+            found = sorted({i for name, i in other._resolved.items() if name in names} - equal)
+            twice = [i for i in found if i in pairs.values()]
+            if len(found) > 1 or twice:
+                raise DataError(
+                    f"taxonomy: the synonyms of {finding.name!r} pair it with "
+                    f"{', '.join(repr(other.names[i]) for i in found)}{', which is paired already' if twice else ''}; "
+                    "expected one finding each; mend the synonyms"
+                )
+            if found:
+                pairs[here] = found[0]
+        return dict(sorted(pairs.items()))
+
     def to_dict(self) -> dict[str, Any]:
         """The YAML form."""
         findings: list[dict[str, Any]] = []
