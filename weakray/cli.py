@@ -28,6 +28,7 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
         "count a dataset's labels, and warn of what troubles training",
     ),
     ("classify", "train"): ("classify.train", "train one multi-label classifier"),
+    ("classify", "sweep"): ("classify.sweep.command", "try settings of train, and table which do best on val"),
     ("classify", "ensemble"): ("classify.ensemble", "calibrate trained classifiers on val and combine them"),
     ("classify", "evaluate"): ("classify.evaluate", "AUROC and AUPRC per finding of an ensemble, with intervals"),
     ("classify", "predict"): ("classify.predict", "probabilities of an ensemble for every image of a dataset"),

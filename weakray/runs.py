@@ -24,7 +24,17 @@ from weakray.config import StrictModel, to_plain
 from weakray.errors import RunError
 from weakray.files import read_json, sha256_json, write_json, write_text, write_yaml
 
-_STACK = ("numpy", "torch", "timm", "ultralytics", "onnxruntime", "opencv-python-headless", "pandas", "pycocotools")
+_STACK = (
+    "numpy",
+    "torch",
+    "timm",
+    "ultralytics",
+    "onnxruntime",
+    "optuna",
+    "opencv-python-headless",
+    "pandas",
+    "pycocotools",
+)
 
 
 @dataclass
