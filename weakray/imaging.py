@@ -1,10 +1,14 @@
 """The one imaging path, torch-free: what a model was trained on is what it is served.
 
-Decode → min–max → letterbox. Geometry comes back as a `Placement`, so that boxes travel both ways.
+Decode → channels → min–max → scale to fit → planes of the mode → pad to the square. Min–max looks at all pixels of the
+film as stored. CLAHE, equalisation and contrast look at the film scaled to the model's size, before padding: they cost
+the same whatever the film's resolution, and the padding, black in every plane, is in none of their histograms.
+Geometry comes back as a `Placement`, so that boxes travel both ways.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +16,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
 from weakray.config import StrictModel
 from weakray.detections import FloatArray
@@ -20,12 +25,49 @@ from weakray.errors import DataError
 Image = npt.NDArray[np.uint8]  # (h, w) grey or (h, w, 3) RGB, 0…255
 
 
-class InputSpec(StrictModel):
-    """What a model sees: a square of `size_px`, grey or RGB, stretched to the full range or not."""
+Mode = Literal["grey", "clahe", "contrast"]
 
-    size_px: int = 224
-    channels: Literal[1, 3] = 1
-    minmax: bool = True  # stretch each image to 0…255: exposure differs from film to film
+_CLAHE_TILES = 8  # a side
+_CLAHE_TILE_PX = 16  # at least: OpenCV's clip limit counts pixels of a grey value in a tile, and rounds down
+_CONTRAST_PERCENTILES = (2.0, 98.0)
+# What a derived mode settles: there the planes are the channels, and what is stretched is part of the mode.
+_SETTLED: dict[str, dict[str, Any]] = {
+    "clahe": {"channels": 3, "minmax": True},
+    "contrast": {"channels": 3, "minmax": False},
+}
+
+
+class InputSpec(StrictModel):
+    """What a model sees: a square of `size_px` with one or three channels.
+
+    `grey` is the film as it is; with three channels a colour file keeps its colours and a grey one is repeated. The
+    other modes make three planes of the grey film: `clahe` min–max, CLAHE of it with clip limit 2, and with 4
+    (Zuiderveld 1994); `contrast` the raw film, its histogram equalised, and its 2nd…98th percentile stretched.
+
+    Raises:
+        ValidationError: if a mode is given channels or a min–max that contradict it.
+    """
+
+    size_px: int = Field(224, ge=1, description="side of the square that a model sees")
+    mode: Mode = Field("grey", description="grey; clahe: min-max, CLAHE 2, CLAHE 4; contrast: raw, equalised, contrast")
+    channels: Literal[1, 3] = Field(1, description="1 or 3 in mode grey; 3 in the others, which need not name it")
+    minmax: bool = Field(True, description="stretch each film to 0…255; part of mode clahe, not of mode contrast")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settled_by_mode(cls, given: Any) -> Any:
+        settled = _SETTLED.get(str(given.get("mode"))) if isinstance(given, dict) else None
+        if settled is None:
+            return given
+        for name, value in settled.items():
+            came = given.get(name, value)
+            if came != value:
+                raise ValueError(f"mode {given['mode']} has {name} {_yaml(value)}, got {_yaml(came)}; leave it out")
+        return given | settled
+
+
+def _yaml(value: object) -> str:
+    return str(value).lower()
 
 
 @dataclass(frozen=True)
@@ -111,30 +153,87 @@ def stretch(image: Image) -> Image:
     low, high = int(image.min()), int(image.max())
     if low == high or (low == 0 and high == 255):
         return image
-    table = np.clip(np.rint((np.arange(256) - low) * (255 / (high - low))), 0, 255).astype(np.uint8)
-    return np.asarray(table[image], np.uint8)
+    return np.asarray(_ramp(low, high)[image], np.uint8)
 
 
-def letterbox(image: Image, size_px: int) -> tuple[Image, Placement]:
-    """Scales the longer side to `size_px`, centres on a black square; aspect is kept up to rounding to whole pixels."""
+def _ramp(low: float, high: float) -> Image:
+    """The table `(256,)` that takes `low` to 0 and `high` to 255."""
+    table = np.clip(np.rint((np.arange(256) - low) * (255 / (high - low))), 0, 255)
+    return np.asarray(table, np.uint8)
+
+
+def equalise(image: Image) -> Image:
+    """Histogram equalisation of a grey image; a flat one comes back unchanged."""
+    return image if image.min() == image.max() else np.asarray(cv2.equalizeHist(image), np.uint8)
+
+
+def clahe(image: Image, clip_limit: float) -> Image:
+    """Contrast-limited adaptive histogram equalisation of a grey image; a flat one comes back unchanged.
+
+    On 8 × 8 tiles, fewer where a tile would be narrower than 16 px.
+    """
+    if image.min() == image.max():
+        return image
+    down, across = (min(_CLAHE_TILES, max(1, side // _CLAHE_TILE_PX)) for side in image.shape)
+    return np.asarray(cv2.createCLAHE(clip_limit, (across, down)).apply(image), np.uint8)
+
+
+def stretch_contrast(image: Image) -> Image:
+    """Stretches the 2nd…98th percentile of a grey image to 0…255, cutting what lies outside."""
+    low, high = np.percentile(image, _CONTRAST_PERCENTILES)
+    return image if low == high else np.asarray(_ramp(low, high)[image], np.uint8)
+
+
+def planes(image: Image, mode: Mode) -> dict[str, Image]:
+    """The named planes `(h, w)` that a mode makes of a grey image; mode grey leaves it whole, whatever its channels."""
+    match mode:
+        case "grey":
+            return {"grey": image}
+        case "clahe":
+            return {"min–max": image, "CLAHE 2": clahe(image, 2.0), "CLAHE 4": clahe(image, 4.0)}
+        case "contrast":
+            return {"raw": image, "equalised": equalise(image), "contrast": stretch_contrast(image)}
+
+
+def scale_to_fit(image: Image, size_px: int) -> Image:
+    """Scales the longer side to `size_px`; aspect is kept up to rounding to whole pixels."""
     height, width = image.shape[:2]
     scale = size_px / max(height, width)
     new_h, new_w = max(1, round(height * scale)), max(1, round(width * scale))
+    if (new_h, new_w) == (height, width):
+        return image
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = image if (new_h, new_w) == (height, width) else cv2.resize(image, (new_w, new_h), interpolation=how)
-    left, top = (size_px - new_w) // 2, (size_px - new_h) // 2
+    return np.asarray(cv2.resize(image, (new_w, new_h), interpolation=how), np.uint8)
+
+
+def pad_to_square(image: Image, size_px: int) -> tuple[Image, int, int]:
+    """Centres an image on a black square; returns it with the left and top margin in pixels."""
+    height, width = image.shape[:2]
+    left, top = (size_px - width) // 2, (size_px - height) // 2
     out = np.zeros((size_px, size_px, *image.shape[2:]), np.uint8)
-    out[top : top + new_h, left : left + new_w] = resized
-    return out, Placement((height, width), (new_w / width, new_h / height), left, top)
+    out[top : top + height, left : left + width] = image
+    return out, left, top
+
+
+def letterbox(image: Image, size_px: int, mode: Mode = "grey") -> tuple[Image, Placement]:
+    """Scales the longer side to `size_px`, makes the planes of the mode, centres them on a black square."""
+    (height, width), scaled = image.shape[:2], scale_to_fit(image, size_px)
+    made = list(planes(scaled, mode).values())
+    out, left, top = pad_to_square(made[0] if mode == "grey" else np.stack(made, axis=2), size_px)
+    scale_xy = (scaled.shape[1] / width, scaled.shape[0] / height)
+    return out, Placement((height, width), scale_xy, left, top)
 
 
 def prepare(image: Image, spec: InputSpec) -> tuple[Image, Placement]:
     """What a model sees of a decoded image: `(size, size)` or `(size, size, 3)` uint8, and where it went."""
-    image = to_channels(image, spec.channels)
-    return letterbox(stretch(image) if spec.minmax else image, spec.size_px)
+    image = to_channels(image, spec.channels if spec.mode == "grey" else 1)
+    return letterbox(stretch(image) if spec.minmax else image, spec.size_px, spec.mode)
 
 
-def to_batch(images: list[Image]) -> npt.NDArray[np.float32]:
-    """Prepared images → `(n, c, size, size)` float32 in [0, 1]."""
-    stacked: npt.NDArray[Any] = np.stack([i[None] if i.ndim == 2 else i.transpose(2, 0, 1) for i in images])
-    return stacked.astype(np.float32) / np.float32(255)
+def to_batch(images: Sequence[Image]) -> npt.NDArray[np.float32]:
+    """Prepared images → `(n, c, size, size)` float32 in [0, 1], in one copy; in memory, channels stand last."""
+    first = images[0].shape
+    batch = np.empty((len(images), *first[:2], *(first[2:] or (1,))), np.float32)
+    for image, out in zip(images, batch, strict=True):
+        np.divide(image if image.ndim == 3 else image[..., None], np.float32(255), out=out)
+    return batch.transpose(0, 3, 1, 2)
