@@ -12,10 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from classify.batches import plain_batches
 from classify.compute import DeviceName, torch_device, torch_threads
-from classify.data import PreparedImages, plain_batches
 from classify.graph import EnsembleGraph, Rule
 from classify.hierarchy import Hierarchy
+from classify.images import PreparedImages
 from classify.labels import Blanks, Targets, conditional, lift_ancestors, targets
 from classify.member import Member, load_member
 from classify.platt import Platt, fit_findings

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from classify.batches import epoch_batches, plain_batches, training_batches
 from classify.checkpoint import Progress, Tensors, restore, save, weights_of
 from classify.compute import precision
-from classify.data import PreparedImages, epoch_batches, plain_batches, training_batches
 from classify.hierarchy import along_paths
+from classify.images import Images
 from classify.labels import Targets
 from classify.loss import Criterion
 from classify.model import Classifier
@@ -37,7 +38,7 @@ class Part:
         full: what the scores see.
     """
 
-    images: PreparedImages
+    images: Images
     counted: Targets
     full: Targets
 

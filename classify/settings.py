@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from classify.augment import AugmentConfig
 from classify.compute import DeviceName
-from classify.data import AugmentConfig
 from classify.hierarchy import Hierarchy
 from classify.labels import Blanks, Consistency, SoftLabelConfig, Uncertainty
 from classify.loss import LossConfig

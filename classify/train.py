@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from classify.compute import bf16_pays, torch_device, torch_threads
-from classify.data import PreparedImages
+from classify.images import PreparedImages
 from classify.label_statistics import REPORT, label_report, warn
 from classify.labels import SoftLabels, Uncertainty, constant_findings, lift_ancestors, policies, targets, without
 from classify.loop import Part, Trainer

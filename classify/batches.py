@@ -1,0 +1,98 @@
+"""The order of an epoch, and batches made ahead of the model by threads.
+
+Order and augmentation depend on (seed, epoch, image row) alone: neither the number of workers nor an interruption
+changes what the model sees.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import local
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from classify.augment import AugmentConfig, Augmenter
+from classify.images import Images
+from weakray.detections import FloatArray
+from weakray.imaging import to_batch
+
+_ORDER = 0  # stream of random numbers, apart from that of the augmentation
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The order `(images,)` in which an epoch shows the rows."""
+    return np.random.default_rng(np.random.SeedSequence([seed, _ORDER, epoch])).permutation(images)
+
+
+def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
+    """Rows of each batch of an epoch.
+
+    What does not fill a batch is left out, other rows each epoch: batch norm learns badly from a few images. A set
+    smaller than a batch is one batch.
+    """
+    order = epoch_order(images, seed, epoch)
+    full = max(1, images // batch_size)
+    return [order[i * batch_size : (i + 1) * batch_size] for i in range(full)]
+
+
+def training_batches(
+    images: Images,
+    batches: Sequence[npt.NDArray[np.int64]],
+    augment: AugmentConfig,
+    seed: int,
+    epoch: int,
+    workers: int,
+) -> Iterator[FloatArray]:
+    """Augmented batches `(b, c, s, s)` in [0, 1], made ahead by `workers` threads."""
+    own = local()
+
+    def make(rows: npt.NDArray[np.int64]) -> FloatArray:
+        if not hasattr(own, "augmenter"):
+            own.augmenter = Augmenter(augment, seed)
+        return to_batch([own.augmenter(images[row], epoch, row) for row in rows.tolist()])
+
+    return ahead(make, batches, workers)
+
+
+def plain_batches(images: Images, batch_size: int, workers: int) -> Iterator[FloatArray]:
+    """All images in row order, `(b, c, s, s)` in [0, 1], unchanged, the last batch possibly smaller."""
+    rows = np.arange(len(images))
+    parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    return ahead(lambda part: to_batch([images[row] for row in part.tolist()]), parts, workers)
+
+
+def ahead(
+    make: Callable[[npt.NDArray[np.int64]], FloatArray], parts: Sequence[npt.NDArray[np.int64]], workers: int
+) -> Iterator[FloatArray]:
+    """`make(part)` of each part, in order, made by threads that run at most `workers + 1` parts ahead.
+
+    Threads are enough: decoding, warping and what else is slow runs in C, which frees the interpreter.
+    """
+    with _opencv_on_one_thread(), ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[FloatArray]] = deque()
+        try:
+            for part in parts:
+                waiting.append(pool.submit(make, part))
+                if len(waiting) > workers + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def _opencv_on_one_thread() -> Iterator[None]:
+    """OpenCV's own threads would take the cores from torch's, several for an image of a millisecond's work."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
