@@ -32,7 +32,17 @@ class TrainConfig(StrictModel):
     """Settings of `weakray classify train`."""
 
     unhashed: ClassVar[frozenset[str]] = frozenset(
-        {"data", "out", "init", "cache_images", "workers", "threads", "checkpoint_every_steps", "wandb"}
+        {
+            "data",
+            "out",
+            "init",
+            "cache_images",
+            "cache_folder",
+            "workers",
+            "threads",
+            "checkpoint_every_steps",
+            "wandb",
+        }
     )
 
     data: Path = Field(description="dataset folder")
@@ -62,7 +72,10 @@ class TrainConfig(StrictModel):
         "auto", description="autocast to bf16; auto: where device and backbone are faster so"
     )
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
-    cache_images: bool = Field(True, description="keep prepared images in memory")
+    cache_images: bool = Field(True, description="keep prepared images, in memory unless cache_folder is named")
+    cache_folder: Path | None = Field(
+        None, description="keep them in mapped files here, which runs may share; images × size² × channels bytes"
+    )
     workers: int = Field(2, ge=1, description="threads that decode and augment; does not change the result")
     threads: int | None = Field(None, ge=1, description="torch's threads on CPU; null: torch's own choice")
     checkpoint_every_steps: int | None = Field(None, ge=1, description="checkpoints inside an epoch; null: at its end")

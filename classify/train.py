@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from classify.cache import cached_images
 from classify.compute import bf16_pays, torch_device, torch_threads
-from classify.images import PreparedImages
+from classify.images import Images, PreparedImages
 from classify.label_statistics import REPORT, label_report, warn
 from classify.labels import SoftLabels, Uncertainty, constant_findings, lift_ancestors, policies, targets, without
 from classify.loop import Part, Trainer
@@ -137,8 +138,7 @@ def _part(
     full = targets(lifted, uncertainty, config.blanks, soft)
     counted = counted_targets(config.loss.kind, full, dataset.taxonomy, config.hierarchy)
     changed = int((~np.isclose(labels, lifted, equal_nan=True)).sum())
-    images = PreparedImages(dataset, image_ids, config.model.input, config.cache_images)
-    return Part(images, counted, full), changed
+    return Part(_images(dataset, image_ids, config), counted, full), changed
 
 
 def _untaught(dataset: Dataset, taught: Part) -> list[int]:
@@ -150,3 +150,9 @@ def _untaught(dataset: Dataset, taught: Part) -> list[int]:
             "see `weakray classify labels`, and set uncertainty or blanks so that some count"
         )
     return found
+
+
+def _images(dataset: Dataset, image_ids: list[str], config: TrainConfig) -> Images:
+    if config.cache_images and config.cache_folder is not None:
+        return cached_images(config.cache_folder, dataset, image_ids, config.model.input, config.workers)
+    return PreparedImages(dataset, image_ids, config.model.input, config.cache_images)
