@@ -32,6 +32,7 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("classify", "ensemble"): ("classify.ensemble", "calibrate trained classifiers on val and combine them"),
     ("classify", "evaluate"): ("classify.evaluate", "AUROC and AUPRC per finding of an ensemble, with intervals"),
     ("classify", "predict"): ("classify.predict", "probabilities of an ensemble for every image of a dataset"),
+    ("classify", "preview"): ("classify.preview", "a contact sheet of what a model sees after each step, with ranges"),
     ("classify", "export"): ("classify.export", "an ensemble as one ONNX file with thresholds; parity checked"),
     ("camgen", "search"): ("camgen.search", "fit the recipe that turns maps into boxes, on tune images"),
     ("camgen", "generate"): ("camgen.generate", "pseudo-boxes of a dataset's images from a recipe"),
