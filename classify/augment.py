@@ -27,7 +27,7 @@ from weakray.stack import silence
 
 Step = Literal["horizontal_flip", "affine", "grid", "elastic", "tone", "gamma", "noise"]
 STEPS: tuple[Step, ...] = get_args(Step)  # in the order in which they are applied
-STREAM = 1  # apart from the stream of the order of images
+_STREAM = 1  # of random numbers, apart from that of the order of images
 
 _WARPS: frozenset[Step] = frozenset({"affine", "grid", "elastic"})
 
@@ -43,7 +43,7 @@ class AugmentConfig(StrictModel):
     rotate_deg: float = Field(10.0, ge=0, le=180, description="largest rotation either way, degrees")
     scale: float = Field(0.1, ge=0, lt=1, description="largest relative change of size")
     grid_probability: float = Field(0.0, ge=0, le=1, description="of a grid distortion")
-    grid_steps: int = Field(5, ge=1, le=50, description="cells a side of the grid")
+    grid_steps: int = Field(5, ge=1, le=10, description="cells a side of the grid")
     grid_limit: float = Field(0.2, ge=0, lt=1, description="largest relative change of a cell's width or height")
     elastic_probability: float = Field(0.0, ge=0, le=1, description="of an elastic distortion")
     elastic_shift: float = Field(
@@ -122,7 +122,7 @@ class Augmenter:
         """The steps that chance has taken, with what draws their parameters."""
         happened: dict[Step, np.random.Generator] = {}
         for step, transform in self._transforms.items():
-            place = [self._seed, STREAM, epoch, row, STEPS.index(step)]
+            place = [self._seed, _STREAM, epoch, row, STEPS.index(step)]
             generator = np.random.default_rng(np.random.SeedSequence(place))
             if generator.random() < self._config.probability(step):
                 happened[step] = generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -66,7 +67,8 @@ class Block:
 def draw(title: str, note: str, blocks: Sequence[Block]) -> Picture.Image:
     """The sheet: under its title a block for each image, RGB."""
     widest = max(len(row.tiles) for block in blocks for row in block.rows)
-    width = max(2 * _MARGIN + _LEGEND + widest * (_SIDE + _GAP) - _GAP, 1000)
+    told = ImageDraw.Draw(Picture.new("L", (1, 1))).textlength(note, _font(14))
+    width = 2 * _MARGIN + max(_LEGEND + widest * (_SIDE + _GAP) - _GAP, math.ceil(told), 900)
     block_h = [92 + len(block.rows) * (_TILE_H + _GAP) for block in blocks]
     sheet = Picture.new("RGB", (width, 96 + sum(block_h) + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(sheet)

@@ -58,7 +58,7 @@ def test_graph_equals_the_ensemble(exported: Path, ensemble: Path, dataset: Data
 def test_description_fits_the_bundle(exported: Path, ensemble: Path) -> None:
     part = json.loads((exported / "classifiers.json").read_text())
     assert part["findings"] == ["Opacity", "Nodule", "Effusion"]
-    assert part["input"] == {"size_px": 64, "channels": 1, "minmax": True}
+    assert part["input"] == {"size_px": 64, "mode": "grey", "channels": 1, "minmax": True}
     assert part["members"] == [member.sha256 for member in Ensemble.load(ensemble).members]
     assert part["decision_thresholds"]["Nodule"] == 0.5
     assert "on the 11 val images; 0.5 where there is no positive: Nodule." in part["calibration"]

@@ -200,3 +200,26 @@ def test_noise_is_the_same_in_every_channel() -> None:
     made = Augmenter(AugmentConfig(noise=0.2).alone("noise"), 0)(image, 0, 0)
     assert (made == made[..., :1]).all()
     assert made.std() > 1
+
+
+@pytest.mark.parametrize("size", [32, 51, 97])
+@pytest.mark.parametrize("grid_steps", [1, 7, 10])
+def test_the_largest_settings_are_bearable(size: int, grid_steps: int) -> None:
+    wild = EVERY.model_copy(
+        update={
+            "translate": 0.5,
+            "rotate_deg": 180.0,
+            "scale": 0.99,
+            "grid_steps": grid_steps,
+            "grid_limit": 0.99,
+            "elastic_shift": 0.2,
+            "elastic_smooth": 0.02,
+            "brightness_contrast": 1.0,
+            "gamma": 0.99,
+            "noise": 1.0,
+        }
+    )
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype(np.uint8)
+    made = [Augmenter(wild, 0)(image, 0, row) for row in range(3)]
+    assert all(one.shape == image.shape and one.dtype == np.uint8 for one in made)
+    assert not np.array_equal(made[0], made[1])
