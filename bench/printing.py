@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -47,6 +48,13 @@ def at_most(case: str, value: float, limit: float, unit: str, ends: tuple[float,
     low, high = ends or (value, value)
     ratio, least, most = (limit / max(each, 1e-9) for each in (value, high, low))
     return Row(f"{case}/vs-limit", value, limit, unit, ratio, least, most, 1)
+
+
+def side_by_side(case: str, ours: Sequence[float], peers: Sequence[float], unit: str) -> Row:
+    """Speeds measured in turn: medians and their ratio, and the least and largest ratio of one turn."""
+    mine, other = statistics.median(ours), statistics.median(peers)
+    ratios = [own / peer for own, peer in zip(ours, peers, strict=True)]
+    return Row(case, mine, other, unit, mine / other, min(ratios), max(ratios), len(ratios))
 
 
 def answer(bench: str, rows: Sequence[Row]) -> None:
