@@ -21,7 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from classify.data import AugmentConfig, PreparedImages, training_batches
+from classify.augment import AugmentConfig
+from classify.batches import training_batches
+from classify.images import Images
 from classify.model import Classifier, HeadOutput
 from weakray.config import StrictModel
 from weakray.dataset import Dataset, Split
@@ -212,10 +214,10 @@ class StudyBatches:
     Attributes:
         images: of `studies.image_ids`, row by row.
         studies: what belongs together.
-        batches: study rows of each batch, as `classify.data.epoch_batches(len(studies), ...)` gives them.
+        batches: study rows of each batch, as `classify.batches.epoch_batches(len(studies), ...)` gives them.
     """
 
-    images: PreparedImages
+    images: Images
     studies: Studies
     batches: Sequence[Rows]
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from classify.data import AugmentConfig, PreparedImages, epoch_batches
+from classify.augment import AugmentConfig
+from classify.batches import epoch_batches
+from classify.images import PreparedImages
 from classify.model import Classifier, ModelConfig
 from classify.studies import ByView, StudyBatches, group, is_frontal, study_logits
 from weakray.dataset import Dataset

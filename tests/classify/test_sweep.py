@@ -80,6 +80,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, figures: Figures, kill_at: int | No
             metric="val_macro_auroc",
             score=best,
             lifted_labels=0,
+            untaught=[],
             model_sha256="",
         )
         folder.finish(result.model_dump(mode="json"))
@@ -513,7 +514,9 @@ def test_the_file_for_wandb_gives_commands_that_train(
 
     def remember(config: TrainConfig) -> TrainResult:
         given.append(config)
-        return TrainResult(best_epoch=1, epochs=1, metric="val_loss", score=0, lifted_labels=0, model_sha256="")
+        return TrainResult(
+            best_epoch=1, epochs=1, metric="val_loss", score=0, lifted_labels=0, untaught=[], model_sha256=""
+        )
 
     monkeypatch.setattr("classify.train.run", remember)
     assert main(argv) == 0, capsys.readouterr().err
