@@ -98,31 +98,31 @@ class Taxonomy:
         raise DataError(f"unknown finding {name!r}; expected one of {', '.join(self.names)}, or add it as a synonym")
 
     def shared_with(self, other: Taxonomy) -> dict[int, int]:
-        """Class id here → class id in `other`, of the findings that both know.
+        """Class ids of the findings that another taxonomy has too → their class ids there.
 
-        Equal names pair first, then a name or synonym of one with a name or synonym of the other.
+        Two findings are one where their names are equal; of the rest, where one's name or synonym is the other's.
 
         Raises:
-            DataError: if synonyms would pair one finding with two.
+            DataError: if a finding of one taxonomy matches two of the other.
         """
-        named = {_plain(finding.name): i for i, finding in enumerate(other.findings)}
-        pairs = {i: named[_plain(f.name)] for i, f in enumerate(self.findings) if _plain(f.name) in named}
-        equal = set(pairs.values())
-        for here, finding in enumerate(self.findings):
-            if here in pairs:
-                continue
-            names = {_plain(name) for name in (finding.name, *finding.synonyms)}
-            found = sorted({i for name, i in other._resolved.items() if name in names} - equal)
-            twice = [i for i in found if i in pairs.values()]
-            if len(found) > 1 or twice:
+        theirs = [{_plain(name) for name in (finding.name, *finding.synonyms)} for finding in other.findings]
+        exact = {_plain(finding.name): j for j, finding in enumerate(other.findings)}
+        pairs = [(i, exact[_plain(f.name)]) for i, f in enumerate(self.findings) if _plain(f.name) in exact]
+        ours_done, theirs_done = ({pair[side] for pair in pairs} for side in (0, 1))
+        for i, finding in enumerate(self.findings):
+            ours = {_plain(name) for name in (finding.name, *finding.synonyms)}
+            if i not in ours_done:
+                pairs += [(i, j) for j, names in enumerate(theirs) if j not in theirs_done and ours & names]
+        for side, one, two in ((0, self, other), (1, other, self)):
+            ids = [pair[side] for pair in pairs]
+            twice = next((n for n in ids if ids.count(n) > 1), None)
+            if twice is not None:
+                both = [two.names[pair[1 - side]] for pair in pairs if pair[side] == twice]
                 raise DataError(
-                    f"taxonomy: the synonyms of {finding.name!r} pair it with "
-                    f"{', '.join(repr(other.names[i]) for i in found)}{', which is paired already' if twice else ''}; "
-                    "expected one finding each; mend the synonyms"
+                    f"taxonomies: {one.names[twice]!r} of one matches both {both[0]!r} and {both[1]!r} of the other; "
+                    "remove the synonym that is wrong"
                 )
-            if found:
-                pairs[here] = found[0]
-        return dict(sorted(pairs.items()))
+        return dict(sorted(pairs))
 
     def to_dict(self) -> dict[str, Any]:
         """The YAML form."""

@@ -63,3 +63,31 @@ def test_refuses_trees_that_are_none(findings: tuple[Finding, ...], message: str
 def test_refuses_other_yaml(value: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Taxonomy.from_dict(value)
+
+
+def test_findings_are_shared_by_name_or_synonym() -> None:
+    ours = Taxonomy((Finding("Effusion", synonyms=("Pleural Effusion",)), Finding("Mass"), Finding("Edema")))
+    theirs = Taxonomy((Finding("edema"), Finding("Pleural_Effusion"), Finding("Nodule", synonyms=("Lump",))))
+    assert ours.shared_with(theirs) == {0: 1, 2: 0}
+    assert theirs.shared_with(ours) == {0: 2, 1: 0}
+    assert ours.shared_with(Taxonomy.flat(["Fracture"])) == {}
+    # An equal name goes before a synonym.
+    assert Taxonomy.flat(["Lump"]).shared_with(Taxonomy((Finding("Lump"), Finding("Mass", synonyms=("Bump",))))) == {
+        0: 0
+    }
+
+
+def test_an_equal_name_takes_a_finding_from_those_who_match_by_synonym() -> None:
+    ours = Taxonomy((Finding("Pleural Effusion"), Finding("Effusion")))
+    theirs = Taxonomy((Finding("Effusion", synonyms=("Pleural Effusion",)),))
+    assert ours.shared_with(theirs) == {1: 0}
+    assert theirs.shared_with(ours) == {0: 1}
+
+
+def test_an_ambiguous_synonym_is_refused() -> None:
+    wide = Taxonomy((Finding("Lesion", synonyms=("Mass", "Nodule")),))
+    narrow = Taxonomy.flat(["Mass", "Nodule"])
+    text = "'Lesion' of one matches both 'Mass' and 'Nodule' of the other; remove the synonym that is wrong"
+    for one, two in ((wide, narrow), (narrow, wide)):
+        with pytest.raises(DataError, match=text):
+            one.shared_with(two)
