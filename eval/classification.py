@@ -1,4 +1,4 @@
-"""Figures of multi-label classifiers: AUROC, AUPRC, Brier score and calibration error per finding, with intervals.
+"""Figures of multi-label classifiers per finding, their macro and support-weighted means, all with intervals.
 
 Only labels 1 and 0 count; uncertain (-1) and blank (NaN) ones are masked, finding by finding. Areas are computed
 on raw probabilities, never on thresholded ones. Every figure stands beside its numbers of positives and
@@ -7,7 +7,7 @@ negatives, and findings with too few of either are shown but left out of the mea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from eval.intervals import PatientDraws, interval_of
+from eval.decisions import confusion, decision_figures, probabilistic_f1
+from eval.intervals import Interval, PatientDraws, interval_of
+from eval.reliability import brier_score, calibration_error, log_loss
 from weakray.detections import BoolArray
 from weakray.errors import DataError
 
 Float64Array = npt.NDArray[np.float64]
-CurveArea = Callable[[Float64Array, BoolArray, Float64Array], Float64Array]
 
 MIN_POSITIVES = 10
-_BINS = 15
 
 
 def areas_under_roc(score: Float64Array, positive: BoolArray, weights: Float64Array) -> Float64Array:
@@ -37,11 +37,7 @@ def areas_under_roc(score: Float64Array, positive: BoolArray, weights: Float64Ar
     Returns:
         `(n_draws,)` in [0, 1]; NaN where positives or negatives have no weight.
     """
-    gained, lost = _weights_by_score(score, positive, weights)
-    beaten = lost.sum(axis=0) - np.cumsum(lost, axis=0)  # negatives scored strictly lower
-    pairs = gained.sum(axis=0) * lost.sum(axis=0)
-    won = (gained * (beaten + lost / 2)).sum(axis=0)
-    return np.asarray(np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0))
+    return curve_areas(score, positive, weights)[0]
 
 
 def areas_under_pr(score: Float64Array, positive: BoolArray, weights: Float64Array) -> Float64Array:
@@ -49,42 +45,38 @@ def areas_under_pr(score: Float64Array, positive: BoolArray, weights: Float64Arr
 
     No interpolation (Davis and Goadrich 2006 show why). NaN where positives have no weight.
     """
-    gained, lost = _weights_by_score(score, positive, weights)
-    found, ranked = np.cumsum(gained, axis=0), np.cumsum(gained + lost, axis=0)
-    precision = np.divide(found, ranked, out=np.zeros_like(found), where=ranked > 0)
-    total, area = gained.sum(axis=0), (gained * precision).sum(axis=0)
-    return np.asarray(np.divide(area, total, out=np.full_like(area, np.nan), where=total > 0))
+    return curve_areas(score, positive, weights)[1]
 
 
-def _weights_by_score(
-    score: Float64Array, positive: BoolArray, weights: Float64Array
-) -> tuple[Float64Array, Float64Array]:
-    """Weight of positives and of negatives at each distinct score, best first: two `(n_scores, n_draws)`."""
-    order = np.argsort(-score, kind="stable")
-    ranked, sign = weights[order], positive[order, None]
-    starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
-    gained = ranked * sign
-    lost = ranked - gained
-    if len(starts) == len(order):
-        return gained, lost
-    return np.add.reduceat(gained, starts, axis=0), np.add.reduceat(lost, starts, axis=0)
+def curve_areas(score: Float64Array, positive: BoolArray, weights: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """`areas_under_roc` and `areas_under_pr` from one ranking.
 
-
-def brier_score(probability: Float64Array, positive: BoolArray) -> float:
-    """Mean squared difference between probability and outcome, [0, 1]; 0 is best (Brier 1950)."""
-    return float(np.mean((probability - positive) ** 2))
-
-
-def calibration_error(probability: Float64Array, positive: BoolArray) -> float:
-    """Expected calibration error, [0, 1]: |mean probability - share of positives| in 15 bins of equal width.
-
-    Bins are `[i/15, (i+1)/15)`, the last with its end, weighted by how many images they hold (Naeini 2015).
+    Both are sums over the positives, of what each outranks and of the precision where it stands; only the cumulated
+    weight of the negatives is needed of all images.
     """
-    bins = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
-    gap = np.bincount(bins, weights=probability, minlength=_BINS) - np.bincount(
-        bins, weights=positive.astype(np.float64), minlength=_BINS
+    order = np.argsort(-score, kind="stable")
+    sign, ranked = positive[order], weights[order]
+    gained = ranked[sign]  # (p, n_draws), best first
+    ranked[sign] = 0
+    lost = np.cumsum(ranked, axis=0, out=ranked)
+    starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))  # of the images of equal score
+    ends = np.append(starts[1:], len(order)) - 1
+    group = np.searchsorted(starts, np.flatnonzero(sign), side="right") - 1
+    lost_with_ties = lost[ends[group]]
+    lost_before = np.where(starts[group, None] > 0, lost[starts[group] - 1], 0)
+    found = np.cumsum(gained, axis=0)[np.searchsorted(group, group, side="right") - 1]  # positives, ties counted
+    positives, negatives = gained.sum(axis=0), lost[-1] if len(lost) else np.zeros(weights.shape[1])
+    won = (gained * (negatives - (lost_with_ties + lost_before) / 2)).sum(axis=0)
+    called = found + lost_with_ties
+    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+    return (
+        _share(won, positives * negatives, positives * negatives > 0),
+        _share((gained * precision).sum(axis=0), positives, positives > 0),
     )
-    return float(np.abs(gap).sum() / len(probability))
+
+
+def _share(part: Float64Array, whole: Float64Array, defined: BoolArray) -> Float64Array:
+    return np.asarray(np.divide(part, whole, out=np.full_like(whole, np.nan), where=defined))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,14 +134,87 @@ class LabelledScores:
         """Number of negatives of each finding."""
         return [int(n) for n in (self.known & ~self.positive).sum(axis=0)]
 
-    def areas(self, area: CurveArea, weights: Float64Array) -> Float64Array:
-        """A curve's area of each finding under image weights `(n_draws, n)`: `(n_draws, k)`."""
-        by_image = np.ascontiguousarray(weights.T)
-        columns = []
-        for k in range(len(self.names)):
-            known = self.known[:, k]
-            columns.append(area(self.probability[known, k], self.positive[known, k], by_image[known]))
-        return np.stack(columns, axis=1)
+
+@dataclass(frozen=True, eq=False)
+class FigureDraws:
+    """All figures of a classifier on the images as they are and on every bootstrap draw.
+
+    Two classifiers of the same images, on the same draws, can be compared draw by draw.
+
+    Attributes:
+        paired: what was scored.
+        cut: `(n, k)` fitted thresholds of each image and finding (they differ between images where they were fitted
+            with some of them left out), None where none were fitted.
+        whole: figure → `(k,)`, NaN where it is undefined.
+        drawn: figure → `(n_draws, k)`.
+    """
+
+    paired: LabelledScores
+    cut: Float64Array | None
+    whole: dict[str, Float64Array]
+    drawn: dict[str, Float64Array]
+
+    @classmethod
+    def of(cls, paired: LabelledScores, draws: PatientDraws, cut: Float64Array | None = None) -> FigureDraws:
+        """Computes every figure on every draw."""
+        weightings = (np.ones((1, len(paired.image_ids))), *draws.chunks())
+        parts = [_figures(paired, weights, cut) for weights in weightings]
+        drawn = {name: np.concatenate([part[name] for part in parts[1:]]) for name in parts[0]}
+        return cls(paired, cut, {name: found[0] for name, found in parts[0].items()}, drawn)
+
+    def in_mean(self, min_positives: int) -> list[bool]:
+        """Which findings have enough positives, and as many negatives, to enter the means."""
+        kinds = zip(self.paired.positives, self.paired.negatives, strict=True)
+        return [min(both) >= max(min_positives, 1) for both in kinds]
+
+    def mean(self, name: str, min_positives: int, *, weighted: bool = False) -> tuple[float, Float64Array]:
+        """A figure's mean over findings, macro or weighted by positives, and on every draw `(n_draws,)`.
+
+        A draw on which some findings are undefined has the mean of the others; NaN where all are.
+        """
+        included = self.in_mean(min_positives)
+        weight = np.array(self.paired.positives, np.float64) if weighted else np.ones(len(included))
+        whole, drawn = (
+            _mean(part[:, included], weight[included]) for part in (self.whole[name][None], self.drawn[name])
+        )
+        return float(whole[0]), drawn
+
+    def interval(self, name: str, k: int) -> Interval:
+        """A finding's figure with its interval."""
+        return interval_of(self.whole[name][k], self.drawn[name][:, k])
+
+    def to_dict(self, min_positives: int = MIN_POSITIVES) -> dict[str, Any]:
+        """All figures, ready for JSON; see `score_classification`."""
+        included, paired = self.in_mean(min_positives), self.paired
+        scores: dict[str, Any] = {}
+        for name in self.whole:
+            for kind, weighted in (("macro", False), ("weighted", True)):
+                mean = interval_of(*self.mean(name, min_positives, weighted=weighted)) if any(included) else None
+                scores[f"{kind}_{name}"] = mean.to_dict() if mean is not None else None
+        cuts: dict[str, Float64Array] = {"half": np.full(paired.probability.shape, 0.5)}
+        if self.cut is not None:
+            cuts["fitted"] = self.cut
+        tables = {
+            f"confusion_at_{at}": [_confusion(paired, k, cut) for k in range(len(included))] for at, cut in cuts.items()
+        }
+        for name, table in tables.items():
+            scores[name] = {kind: sum(entry[kind] for entry in table) for kind in ("tp", "fp", "fn", "tn")}
+        per_finding: dict[str, Any] = {}
+        for k, finding in enumerate(paired.names):
+            entry: dict[str, Any] = {
+                "positives": paired.positives[k],
+                "negatives": paired.negatives[k],
+                "in_mean": included[k],
+            }
+            entry |= {name: self.interval(name, k).to_dict() if self._defined(name, k) else None for name in self.whole}
+            if self.cut is not None and (self.cut[:, k] == self.cut[0, k]).all():
+                entry["threshold"] = float(self.cut[0, k])
+            per_finding[finding] = entry | {name: table[k] for name, table in tables.items()}
+        return {**scores, "per_finding": per_finding}
+
+    def _defined(self, name: str, k: int) -> bool:
+        both = self.paired.positives[k] > 0 and self.paired.negatives[k] > 0
+        return bool(np.isfinite(self.whole[name][k])) and (both or name not in ("auroc", "auprc"))
 
 
 def score_classification(
@@ -159,6 +224,7 @@ def score_classification(
     min_positives: int = MIN_POSITIVES,
     draws: int = 1000,
     seed: int = 0,
+    thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """All figures of a classifier, ready for JSON.
 
@@ -169,53 +235,56 @@ def score_classification(
         min_positives: a finding enters the means with at least as many positives, and as many negatives.
         draws: bootstrap draws over patients.
         seed: of the bootstrap.
+        thresholds: finding → probability from which it counts as present, fitted on *other* images; None where there
+            are none: decisions are then scored at 0.5 alone.
 
     Returns:
-        `{"macro_auroc", "macro_auprc", "weighted_auroc", "weighted_auprc": {"value", "low", "high"} or None where
-        no finding has enough positives, "per_finding": {NAME: {"positives", "negatives", "in_mean", "auroc",
-        "auprc", "brier", "calibration_error"}}}`; areas have intervals, and are None without both kinds.
-        `weighted_…` weighs the findings by their positives.
+        `{"macro_FIGURE", "weighted_FIGURE": {"value", "low", "high"} or None where no finding has enough positives,
+        "confusion_at_half", "confusion_at_fitted": {"tp", "fp", "fn", "tn"} summed over findings, "per_finding":
+        {NAME: {"positives", "negatives", "in_mean", FIGURE: as above or None where it is undefined, "threshold",
+        "confusion_at_half", "confusion_at_fitted"}}}`. FIGURE among `auroc auprc pf1 brier calibration_error
+        log_loss`, and `f1 sensitivity specificity`, each `_at_half` and `_at_fitted`. What needs thresholds is absent
+        without them. `weighted_…` weighs the findings by their positives.
 
     Raises:
         DataError: if probabilities, labels and patients do not pair, or hold odd values.
     """
     paired = LabelledScores.pair(probabilities, labels)
     drawn = PatientDraws.of(paired.image_ids, patient_of, draws, seed)
-    support = np.array(paired.positives, dtype=np.float64)
-    included = [min(kinds) >= max(min_positives, 1) for kinds in zip(paired.positives, paired.negatives, strict=True)]
-    scores: dict[str, Any] = {}
-    per_finding: dict[str, dict[str, Any]] = {
-        name: {"positives": p, "negatives": n, "in_mean": enough}
-        for name, p, n, enough in zip(paired.names, paired.positives, paired.negatives, included, strict=True)
-    }
-    curves: dict[str, CurveArea] = {"auroc": areas_under_roc, "auprc": areas_under_pr}
-    for metric, area in curves.items():
-        whole, values = _whole_and_drawn(paired, area, drawn)
-        for kind, weight in (("macro", np.ones(len(support))), ("weighted", support)):
-            means = [_mean(part[:, included], weight[included]) for part in (whole, values)]
-            scores[f"{kind}_{metric}"] = interval_of(means[0][0], means[1]).to_dict() if any(included) else None
-        for k, name in enumerate(paired.names):
-            both = per_finding[name]["positives"] and per_finding[name]["negatives"]
-            per_finding[name][metric] = interval_of(whole[0, k], values[:, k]).to_dict() if both else None
-    for k, name in enumerate(paired.names):
+    cut = (
+        None if thresholds is None else np.tile([thresholds[name] for name in paired.names], (len(paired.image_ids), 1))
+    )
+    return FigureDraws.of(paired, drawn, cut).to_dict(min_positives)
+
+
+def _figures(paired: LabelledScores, weights: Float64Array, cut: Float64Array | None) -> dict[str, Float64Array]:
+    """Every figure of each finding under image weights `(n_draws, n)`: `(n_draws, k)`."""
+    by_image = np.ascontiguousarray(weights.T)
+    columns: list[dict[str, Float64Array]] = []
+    for k in range(len(paired.names)):
         known = paired.known[:, k]
-        if known.any():
-            outcome = paired.probability[known, k], paired.positive[known, k]
-            per_finding[name] |= {"brier": brier_score(*outcome), "calibration_error": calibration_error(*outcome)}
-        else:
-            per_finding[name] |= {"brier": None, "calibration_error": None}
-    return {**scores, "per_finding": per_finding}
+        own = paired.probability[known, k], paired.positive[known, k], by_image[known]
+        roc, pr = curve_areas(*own)
+        found = {"auroc": roc, "auprc": pr, "pf1": probabilistic_f1(*own)}
+        cuts = {"half": np.full(len(own[0]), 0.5)} | ({} if cut is None else {"fitted": cut[known, k]})
+        for at, threshold in cuts.items():
+            decided = decision_figures(own[0] >= threshold, *own[1:])
+            found |= {f"{name}_at_{at}": values for name, values in decided.items()}
+        found |= {"brier": brier_score(*own), "calibration_error": calibration_error(*own), "log_loss": log_loss(*own)}
+        columns.append(found)
+    return {name: np.stack([column[name] for column in columns], axis=1) for name in columns[0]}
 
 
-def _whole_and_drawn(paired: LabelledScores, area: CurveArea, drawn: PatientDraws) -> tuple[Float64Array, Float64Array]:
-    """Areas on the images as they are `(1, k)` and on every draw `(n_draws, k)`."""
-    whole = paired.areas(area, np.ones((1, len(paired.image_ids))))
-    return whole, np.concatenate([paired.areas(area, weights) for weights in drawn.chunks()])
+def _confusion(paired: LabelledScores, k: int, cut: Float64Array) -> dict[str, int]:
+    known = paired.known[:, k]
+    called = paired.probability[known, k] >= cut[known, k]
+    counts = confusion(called, paired.positive[known, k], np.ones((int(known.sum()), 1)))
+    return {name: int(count[0]) for name, count in counts.items()}
 
 
-def _mean(areas: Float64Array, weight: Float64Array) -> Float64Array:
+def _mean(values: Float64Array, weight: Float64Array) -> Float64Array:
     """Weighted mean over findings, `(n_draws, k)` → `(n_draws,)`, of those that are defined; NaN where none is."""
-    known = ~np.isnan(areas)
+    known = ~np.isnan(values)
     total = (known * weight).sum(axis=1)
-    summed = (np.where(known, areas, 0) * weight).sum(axis=1)
+    summed = (np.where(known, values, 0) * weight).sum(axis=1)
     return np.asarray(np.divide(summed, total, out=np.full_like(summed, np.nan), where=total > 0))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from eval.report.charts import run_charts
 from eval.report.content import KINDS, GalleryCase, ReportContent
 from eval.report.panels import CaseView, case_view
+from eval.report.rendering import template
 from eval.report.tables import (
     BAR_PX,
     METRICS,
@@ -40,18 +38,7 @@ def write_report(path: Path, content: ReportContent) -> None:
     Raises:
         DataError: if the summary names an unknown source, a figure lacks its interval, or a case does not fit.
     """
-    write_text(path, _environment().get_template("report.html.j2").render(_view(content)))
-
-
-def _environment() -> jinja2.Environment:
-    folder = files("eval.report") / "templates"
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    write_text(path, template("report.html.j2").render(_view(content)))
 
 
 def _view(content: ReportContent) -> dict[str, Any]:

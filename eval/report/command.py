@@ -56,7 +56,7 @@ def run(config: ReportConfig) -> ReportResult:
         "summary": config.summary,
         "recipe": config.recipe / "boxes.json",
         "detector": config.detector / "boxes.json",
-        "figures": config.figures / "metrics.json",
+        "figures": config.figures / "evaluation.json",
     }
     folder = open_run(config.out, config, {name: sha256_file(path) for name, path in shown.items()})
     page = config.out / "report.html"

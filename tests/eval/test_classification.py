@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, f1_score, roc_auc_score
 
 from eval.classification import (
+    FigureDraws,
     LabelledScores,
     areas_under_pr,
     areas_under_roc,
-    brier_score,
-    calibration_error,
     score_classification,
 )
+from eval.intervals import PatientDraws
 from weakray.errors import DataError
 
 NAMES = ["Edema", "Nodule", "Mass"]
@@ -69,21 +69,6 @@ def test_areas_without_one_kind_are_undefined() -> None:
     assert np.isnan(areas_under_roc(score[:0], positive[:0], weights[:0])).all()
 
 
-def test_brier_score() -> None:
-    probability, positive = np.array([0.8, 0.4, 1.0]), np.array([True, False, False])
-    assert brier_score(probability, positive) == pytest.approx((0.04 + 0.16 + 1) / 3)
-    assert brier_score(probability, positive) == pytest.approx(brier_score_loss(positive, probability))
-
-
-def test_calibration_error_by_hand() -> None:
-    # .68 and .72 share the bin [10/15, 11/15): mean .7, half positive, gap .2. 1.0 is in the last bin, gap 0.
-    # 0 is in the first, gap 1: (2 * .2 + 0 + 1) / 4.
-    probability = np.array([0.68, 0.72, 1.0, 0.0])
-    positive = np.array([True, False, True, True])
-    assert calibration_error(probability, positive) == pytest.approx((2 * 0.2 + 1) / 4)
-    assert calibration_error(np.array([1.0, 0.0]), np.array([True, False])) == 0
-
-
 def test_uncertain_and_blank_labels_are_masked_finding_by_finding() -> None:
     probabilities, labels, patient_of = tables()
     scores = score_classification(probabilities, labels, patient_of, draws=20)
@@ -95,8 +80,16 @@ def test_uncertain_and_blank_labels_are_masked_finding_by_finding() -> None:
         truth, guess = labels.loc[known, name] == 1, probabilities.loc[known, name]
         assert entry["auroc"]["value"] == pytest.approx(roc_auc_score(truth, guess))
         assert entry["auprc"]["value"] == pytest.approx(average_precision_score(truth, guess))
-        assert entry["brier"] == pytest.approx(brier_score_loss(truth, guess))
-        assert entry["auroc"]["low"] < entry["auroc"]["value"] < entry["auroc"]["high"]
+        assert entry["brier"]["value"] == pytest.approx(brier_score_loss(truth, guess))
+        assert entry["f1_at_half"]["value"] == pytest.approx(f1_score(truth, guess >= 0.5))
+        (tn, fp), (fn, tp) = confusion_matrix(truth, guess >= 0.5).tolist()
+        assert entry["confusion_at_half"] == {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+        assert entry["sensitivity_at_half"]["value"] == pytest.approx(tp / (tp + fn))
+        assert entry["specificity_at_half"]["value"] == pytest.approx(tn / (tn + fp))
+        for figure in ("auroc", "auprc", "brier", "f1_at_half", "sensitivity_at_half", "specificity_at_half", "pf1"):
+            assert entry[figure]["low"] < entry[figure]["value"] < entry[figure]["high"]
+    for kind, count in scores["confusion_at_half"].items():
+        assert count == sum(scores["per_finding"][name]["confusion_at_half"][kind] for name in NAMES)
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
 
 
@@ -136,14 +129,52 @@ def test_a_finding_of_one_kind_has_no_area() -> None:
     labels["Mass"] = np.nan
     scores = score_classification(probabilities, labels, patient_of, min_positives=0, draws=20)
     assert scores["per_finding"]["Nodule"]["auroc"] is None
-    assert scores["per_finding"]["Nodule"]["brier"] > 0
-    assert scores["per_finding"]["Mass"] == {
-        **dict.fromkeys(["auroc", "auprc", "brier", "calibration_error"]),
-        "positives": 0,
-        "negatives": 0,
-        "in_mean": False,
-    }
+    assert scores["per_finding"]["Nodule"]["auprc"] is None
+    assert scores["per_finding"]["Nodule"]["brier"]["value"] > 0
+    assert scores["per_finding"]["Nodule"]["sensitivity_at_half"] is None
+    assert scores["per_finding"]["Nodule"]["specificity_at_half"]["value"] > 0
+    blank = scores["per_finding"]["Mass"]
+    assert (blank.pop("positives"), blank.pop("negatives"), blank.pop("in_mean")) == (0, 0, False)
+    assert blank.pop("confusion_at_half") == dict.fromkeys(["tp", "fp", "fn", "tn"], 0)
+    assert set(blank.values()) == {None}
+    labels["Nodule"] = 1.0
+    all_positive = score_classification(probabilities, labels, patient_of, draws=20)["per_finding"]["Nodule"]
+    assert all_positive["auprc"] is None  # it would be 1 whatever the scores
+    assert all_positive["f1_at_half"]["value"] > 0
     assert scores["macro_auroc"] == scores["per_finding"]["Edema"]["auroc"]
+
+
+def test_fitted_thresholds_are_used_beside_one_half() -> None:
+    probabilities, labels, patient_of = tables()
+    thresholds = {"Edema": 0.3, "Nodule": 0.41, "Mass": 0.9}
+    scores = score_classification(probabilities, labels, patient_of, draws=20, thresholds=thresholds)
+    found: list[float] = []
+    for name in NAMES:
+        known = labels[name].isin([0, 1])
+        truth, called = labels.loc[known, name] == 1, probabilities.loc[known, name] >= thresholds[name]
+        entry = scores["per_finding"][name]
+        assert entry["threshold"] == thresholds[name]
+        found.append(f1_score(truth, called))
+        assert entry["f1_at_fitted"]["value"] == pytest.approx(found[-1])
+        assert entry["confusion_at_fitted"]["tp"] == (truth & called).sum()
+    support = [scores["per_finding"][name]["positives"] for name in NAMES]
+    assert scores["macro_f1_at_fitted"]["value"] == pytest.approx(np.mean(found))
+    assert scores["weighted_f1_at_fitted"]["value"] == pytest.approx(np.average(found, weights=support))
+    assert scores["macro_f1_at_half"]["value"] != pytest.approx(np.mean(found), abs=1e-3)
+    plain = score_classification(probabilities, labels, patient_of, draws=20)
+    assert not [key for key in (*plain, *plain["per_finding"]["Mass"]) if "fitted" in key or key == "threshold"]
+
+
+def test_thresholds_may_differ_from_image_to_image() -> None:
+    probabilities, labels, patient_of = tables()
+    paired = LabelledScores.pair(probabilities, labels)
+    drawn = PatientDraws.of(paired.image_ids, patient_of, 5)
+    cut = np.where(np.arange(120)[:, None] % 2 == 0, 0.3, 0.6) * np.ones((1, 3))
+    entry = FigureDraws.of(paired, drawn, cut).to_dict()["per_finding"]["Mass"]
+    known = paired.known[:, 2]
+    called = paired.probability[known, 2] >= cut[known, 2]
+    assert entry["f1_at_fitted"]["value"] == pytest.approx(f1_score(paired.positive[known, 2], called))
+    assert "threshold" not in entry
 
 
 def test_no_finding_with_enough_positives_has_no_mean() -> None:
