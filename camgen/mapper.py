@@ -12,11 +12,22 @@ from classify.ensemble import Ensemble
 from weakray.dataset import Dataset
 from weakray.imaging import Image, Placement, prepare, read_image, to_batch
 
+Prepared = tuple[list[Image], Placement]  # an image for each input of the ensemble; where it lies in the largest
+
+
+def prepare_all(image: Image, ensemble: Ensemble) -> Prepared:
+    """What the members see of a decoded image, and where it lies in the square of the largest input.
+
+    The square of another input is the same picture on fewer pixels, so that maps of all members lie on one another.
+    """
+    prepared = [prepare(image, spec) for spec in ensemble.inputs]
+    return [picture for picture, _ in prepared], prepared[ensemble.inputs.index(ensemble.input)][1]
+
 
 def map_batch(
     ensemble: Ensemble,
     image_ids: Sequence[str],
-    prepared: Sequence[tuple[Image, Placement]],
+    prepared: Sequence[Prepared],
     wanted: Collection[MapName],
     engine: Engine,
 ) -> MapSet:
@@ -25,16 +36,20 @@ def map_batch(
     Args:
         ensemble: trained members.
         image_ids: n ids.
-        prepared: n images as `weakray.imaging.prepare` gives them.
+        prepared: n images as `prepare_all` gives them.
         wanted: names of the maps to make.
         engine: who computes Grad-CAM.
     """
     graph = ensemble.graph
-    pixels = torch.from_numpy(to_batch([image for image, _ in prepared])).contiguous(memory_format=torch.channels_last)
-    batch = pixels.to(graph.slope.device)
+    seen = [
+        torch.from_numpy(to_batch([pictures[i] for pictures, _ in prepared]))
+        .contiguous(memory_format=torch.channels_last)
+        .to(graph.slope.device)
+        for i in range(len(ensemble.inputs))
+    ]
     found = [
         raw_maps(member.model, batch, [name for name in wanted if name.member == i], engine)
-        for i, member in enumerate(ensemble.members)
+        for i, (member, batch) in enumerate(zip(ensemble.members, graph.each(seen), strict=True))
     ]
     with torch.no_grad():
         logits = torch.stack([one.logits for one in found])
@@ -64,8 +79,8 @@ def map_dataset(
     Only the images of the current batch and the next are held; `workers` threads decode the next meanwhile.
     """
 
-    def load(image_id: str) -> tuple[Image, Placement]:
-        return prepare(read_image(dataset.path_of(image_id)), ensemble.input)
+    def load(image_id: str) -> Prepared:
+        return prepare_all(read_image(dataset.path_of(image_id)), ensemble)
 
     parts = [image_ids[i : i + batch_size] for i in range(0, len(image_ids), batch_size)]
     with ThreadPoolExecutor(workers) as pool:

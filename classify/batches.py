@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import local
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from classify.images import Images
 from weakray.detections import FloatArray
 from weakray.imaging import to_batch
 
+Made = TypeVar("Made")
 _ORDER = 0  # stream of random numbers, apart from that of the augmentation
 
 
@@ -67,14 +69,14 @@ def plain_batches(images: Images, batch_size: int, workers: int) -> Iterator[Flo
 
 
 def ahead(
-    make: Callable[[npt.NDArray[np.int64]], FloatArray], parts: Sequence[npt.NDArray[np.int64]], workers: int
-) -> Iterator[FloatArray]:
+    make: Callable[[npt.NDArray[np.int64]], Made], parts: Sequence[npt.NDArray[np.int64]], workers: int
+) -> Iterator[Made]:
     """`make(part)` of each part, in order, made by threads that run at most `workers + 1` parts ahead.
 
     Threads are enough: decoding, warping and what else is slow runs in C, which frees the interpreter.
     """
     with _opencv_on_one_thread(), ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[FloatArray]] = deque()
+        waiting: deque[Future[Made]] = deque()
         try:
             for part in parts:
                 waiting.append(pool.submit(make, part))

@@ -1,9 +1,9 @@
-"""`weakray classify ensemble`: members, their calibration on val, and a combination rule; and its reader."""
+"""`weakray classify ensemble`: members, what val fits to them, and a combination rule; and its reader."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,37 +12,44 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from classify.batches import plain_batches
 from classify.compute import DeviceName, torch_device, torch_threads
-from classify.graph import EnsembleGraph, Rule
+from classify.fitting import FitConfig, Fitted, Outputs, cross_fit, fit, patient_folds, table_rows
+from classify.graph import EnsembleGraph
 from classify.hierarchy import Hierarchy
-from classify.images import PreparedImages
+from classify.inference import Seen, member_logits
 from classify.labels import Blanks, Targets, conditional, lift_ancestors, targets
 from classify.member import Member, load_member
-from classify.platt import Platt, fit_findings
+from classify.platt import Calibration, Platt
+from classify.rules import Rule
 from classify.scores import finding_areas
+from eval.classification import MIN_POSITIVES, FigureDraws, LabelledScores
+from eval.classification_tables import side_by_side_markdown
+from eval.intervals import PatientDraws
+from eval.side_by_side import side_by_side
 from weakray.config import StrictModel, to_plain
 from weakray.dataset import Dataset
 from weakray.errors import DataError, RunError
-from weakray.files import read_json, sha256_json, write_json
+from weakray.files import read_json, sha256_json, write_json, write_text
 from weakray.imaging import InputSpec
 from weakray.runs import open_run
 from weakray.taxonomy import Taxonomy
 
-_FORMAT = 1
+_FORMAT = 2
 
 
-class EnsembleConfig(StrictModel):
+class EnsembleConfig(FitConfig):
     """Settings of `weakray classify ensemble`."""
 
     unhashed: ClassVar[frozenset[str]] = frozenset({"data", "members", "out", "batch_size", "workers", "threads"})
 
-    data: Path = Field(description="dataset folder; its val labels fit the calibration")
+    data: Path = Field(description="dataset folder; its val labels fit calibration, weights and thresholds")
     members: list[Path] = Field(description="run folders of trained classifiers")
-    out: Path = Field(description="run folder")
-    rule: Rule = Field("mean", description="mean of the members' probabilities, or of their calibrated logits")
-    calibration_strength: float = Field(5.0, ge=0, description="pull of the calibration's slope to 1")
+    out: Path = Field(description="run folder; gets ensemble.json, rules.json and rules.md")
+    rule: Rule = Field("mean", description="how the members' findings are combined; rules.md compares all rules")
+    calibration: Calibration = Field("platt", description="slope and offset, slope alone, or neither, per finding")
     allow_single: bool = Field(False, description="take a single member as an ensemble")
+    min_positives: int = Field(MIN_POSITIVES, ge=1, description="a finding with fewer is not averaged in rules.json")
+    draws: int = Field(1000, ge=1, description="bootstrap draws over patients for rules.json")
     batch_size: int = Field(16, ge=1, description="images at a time")
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
     workers: int = Field(2, ge=1, description="threads that decode images")
@@ -50,12 +57,13 @@ class EnsembleConfig(StrictModel):
 
 
 class EnsembleResult(StrictModel):
-    """What the ensemble reached on val, the split it was calibrated on; `classify evaluate` gives honest figures."""
+    """What the ensemble reached on val, the split it was fitted on; `classify evaluate` gives honest figures."""
 
     members: int
     val_macro_auroc: float | None
     val_macro_auprc: float | None
     sha256: str
+    events: list[str]  # findings that val lacks labels of
 
 
 @dataclass(frozen=True)
@@ -63,36 +71,38 @@ class Ensemble:
     """Calibrated members under one rule.
 
     Attributes:
-        members: in order, each with its model.
-        platt: calibration of each member's findings.
+        members: in order, each with its model; they may see unlike inputs.
+        fitted: calibration, weights and thresholds.
         taxonomy: the findings.
         rule: how members are combined.
+        calibration: how they were calibrated.
         hierarchy: how a child's probability depends on its parent's.
         graph: all of it as one module, in eval mode; holds the members' models.
-        sha256: hash of the members, calibration, rule and hierarchy, wherever the folders lie.
+        sha256: hash of the members, what was fitted, rule and hierarchy, wherever the folders lie.
     """
 
     members: list[Member]
-    platt: list[list[Platt]]
+    fitted: Fitted
     taxonomy: Taxonomy
     rule: Rule
+    calibration: Calibration
     hierarchy: Hierarchy
     graph: EnsembleGraph
     sha256: str
 
     @classmethod
-    def of(cls, members: Sequence[Member], platt: Sequence[Sequence[Platt]], rule: Rule) -> Ensemble:
+    def of(cls, members: Sequence[Member], fitted: Fitted, rule: Rule, calibration: Calibration) -> Ensemble:
         """An ensemble of loaded members.
 
         Raises:
-            RunError: if the members differ in findings, input, hierarchy or treatment of blanks, or there is none.
+            RunError: if the members differ in findings, hierarchy or treatment of blanks, or there is none.
         """
-        _check_equal(members)
-        first = members[0]
-        graph = EnsembleGraph([member.model for member in members], platt, first.taxonomy, rule, first.hierarchy)
-        content = _content(members, platt, rule)
-        kept = [list(own) for own in platt]
-        return cls(list(members), kept, first.taxonomy, rule, first.hierarchy, graph.eval(), sha256_json(content))
+        check_equal(members)
+        tree, hierarchy = members[0].taxonomy, members[0].hierarchy
+        models = [member.model for member in members]
+        graph = EnsembleGraph(models, fitted.scaling, tree, rule, hierarchy, fitted.weights.get(rule))
+        sha256 = sha256_json(_content(members, fitted, rule, calibration))
+        return cls(list(members), fitted, tree, rule, calibration, hierarchy, graph.eval(), sha256)
 
     @classmethod
     def load(cls, folder: Path) -> Ensemble:
@@ -114,13 +124,19 @@ class Ensemble:
                     f"{member.folder}: trained anew since {folder} was made; run `weakray classify ensemble`"
                 )
             members.append(member)
-        platt = [[Platt(a, b) for a, b in entry["platt"]] for entry in content["members"]]
-        return cls.of(members, platt, content["rule"])
+        scaling = [[Platt(a, b) for a, b in entry["platt"]] for entry in content["members"]]
+        fitted = Fitted(scaling, content["weights"], content["thresholds"])
+        return cls.of(members, fitted, content["rule"], content["calibration"])
+
+    @property
+    def inputs(self) -> list[InputSpec]:
+        """What members see of an image, each input once, in the order in which batches are given."""
+        return self.graph.inputs
 
     @property
     def input(self) -> InputSpec:
-        """What the members see of an image."""
-        return self.members[0].input
+        """The largest input: every other is the same square picture on fewer pixels, or in other channels."""
+        return max(self.inputs, key=lambda spec: spec.size_px)
 
     @property
     def findings(self) -> list[str]:
@@ -132,34 +148,40 @@ class Ensemble:
         """What a label that was not mentioned counts as."""
         return self.members[0].blanks
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Finding → probability from which it counts as present, of highest F1 on val."""
+        return dict(zip(self.findings, self.fitted.thresholds[self.rule], strict=True))
+
     def to(self, device: torch.device) -> Ensemble:
         """Moves the models, in place, and returns the ensemble."""
         self.graph.to(device)
         return self
 
-    def logits(self, batch: Tensor) -> Tensor:
-        """Images `(n, c, s, s)` in [0, 1] → raw logits `(m, n, k)` of all members."""
+    def logits(self, seen: Seen) -> Tensor:
+        """Images `(n, c, s, s)` in [0, 1], of each input → raw logits `(m, n, k)` of all members."""
         with torch.inference_mode():
-            return torch.stack([model(batch).logits for model in self.graph.members])
+            return self.graph.logits(seen)
 
-    def probabilities(self, batch: Tensor) -> Tensor:
-        """Images `(n, c, s, s)` in [0, 1] → probabilities `(n, k)`."""
+    def probabilities(self, seen: Seen) -> Tensor:
+        """Images `(n, c, s, s)` in [0, 1], of each input → probabilities `(n, k)`."""
         with torch.inference_mode():
-            return self.graph.probabilities(self.logits(batch))
+            return self.graph.probabilities(self.graph.logits(seen))
 
-    def maps(self, batch: Tensor) -> Tensor:
-        """Images `(n, c, s, s)` in [0, 1] → mean PCAM maps `(n, k, h, w)` in [0, 1] on the finest member's grid."""
-        return self.both(batch)[1]
+    def maps(self, seen: Seen) -> Tensor:
+        """Images of each input → mean PCAM maps `(n, k, h, w)` in [0, 1] on the finest member's grid."""
+        return self.both(seen)[1]
 
-    def both(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def both(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """Probabilities and maps from one pass."""
         with torch.inference_mode():
-            found: tuple[Tensor, Tensor] = self.graph(batch)
-            return found
+            return self.graph.both(seen)
 
 
 def run(config: EnsembleConfig) -> EnsembleResult:
-    """Calibrates the members on val and writes `ensemble.json`.
+    """Fits calibration, weights and thresholds on val; writes `rules.json`, `rules.md` and `ensemble.json`.
+
+    The tables set every member beside every rule, cross-fitted over val's patients, with differences from the mean.
 
     Raises:
         RunError: on fewer than two members without `allow_single`, or members that do not go together.
@@ -172,55 +194,66 @@ def run(config: EnsembleConfig) -> EnsembleResult:
         )
     dataset = Dataset.load(config.data)
     members = [load_member(folder) for folder in config.members]
-    _check_equal(members)
+    check_equal(members)
     check_findings(dataset, members[0].taxonomy)
     inputs = {"dataset": dataset.sha256} | {f"member_{i}": member.sha256 for i, member in enumerate(members)}
     folder = open_run(config.out, config, inputs)
     done = folder.finished()
     if done is not None:
         return EnsembleResult(**done)
-    image_ids = dataset.ids_of("val")
-    if not image_ids:
-        raise DataError(f"{dataset.root}: expected images in split val to calibrate on, got none")
-    full = split_truth(dataset, image_ids, members[0].blanks)
-    counted = conditional(full, dataset.taxonomy) if members[0].hierarchy == "conditional" else full
     device = torch_device(config.device)
-    with torch_threads(config.threads), torch.inference_mode():
-        models = nn.ModuleList([member.model for member in members]).to(device)
-        parts = [
-            torch.stack([model(pixels.to(device)).logits for model in models]).cpu()
-            for pixels in batches(dataset, image_ids, members[0].input, config.batch_size, config.workers)
-        ]
-        models.to("cpu")
-        logits = torch.cat(parts, dim=1)
-        platt = [fit_findings(own, counted, config.calibration_strength) for own in logits.numpy()]
-        ensemble = Ensemble.of(members, platt, config.rule)
-        probability = ensemble.graph.probabilities(logits)
-    areas = finding_areas(probability.numpy(), full, dataset.taxonomy.names)
-    write_json(folder.root / "ensemble.json", _content(members, platt, config.rule, folder.root))
+    with torch_threads(config.threads):
+        outputs = val_outputs(members, dataset, device, config.batch_size, config.workers)
+        fitted = fit(outputs, config.calibration, config)
+        ensemble = Ensemble.of(members, fitted, config.rule, config.calibration)
+        probability = ensemble.graph.probabilities(outputs.logits)
+        table = _table(config, dataset, outputs, members)
+    areas = finding_areas(probability.numpy(), outputs.full, dataset.taxonomy.names)
+    events = one_sided(outputs.full, dataset.taxonomy.names, "val")
+    write_json(folder.root / "rules.json", table | {"fitted_weights": fitted.weights, "events": events})
+    write_text(folder.root / "rules.md", side_by_side_markdown(table))
+    write_json(folder.root / "ensemble.json", _content(members, fitted, config.rule, config.calibration, folder.root))
     result = EnsembleResult(
         members=len(members),
         val_macro_auroc=areas["macro_auroc"],
         val_macro_auprc=areas["macro_auprc"],
         sha256=ensemble.sha256,
+        events=events,
     )
     folder.finish(to_plain(result))
     return result
+
+
+def val_outputs(
+    members: Sequence[Member], dataset: Dataset, device: torch.device, batch_size: int, workers: int
+) -> Outputs:
+    """What members say of val, with the labels that calibration and figures see.
+
+    Raises:
+        DataError: if there is no val image.
+    """
+    image_ids = dataset.ids_of("val")
+    if not image_ids:
+        raise DataError(f"{dataset.root}: expected images in split val to calibrate on, got none")
+    full = split_truth(dataset, image_ids, members[0].blanks)
+    counted = conditional(full, dataset.taxonomy) if members[0].hierarchy == "conditional" else full
+    logits = member_logits(
+        nn.ModuleList([member.model for member in members]),
+        [member.input for member in members],
+        dataset,
+        image_ids,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        told="val",
+    )
+    return Outputs(logits, counted, full, dataset.taxonomy, members[0].hierarchy)
 
 
 def split_truth(dataset: Dataset, image_ids: Sequence[str], blanks: Blanks) -> Targets:
     """Targets of some images for calibration and scores: ancestors are lifted, uncertain labels do not count."""
     lifted = lift_ancestors(dataset.labels.loc[list(image_ids)].to_numpy(), dataset.taxonomy)
     return targets(lifted, ["ignore"] * len(dataset.taxonomy), blanks)
-
-
-def batches(
-    dataset: Dataset, image_ids: Sequence[str], spec: InputSpec, batch_size: int, workers: int
-) -> Iterator[Tensor]:
-    """Images of a dataset `(b, c, s, s)` in [0, 1], in the ids' order; memory does not grow with their number."""
-    images = PreparedImages(dataset, image_ids, spec, cache=False)
-    for pixels in plain_batches(images, batch_size, workers):
-        yield torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
 
 
 def check_findings(dataset: Dataset, taxonomy: Taxonomy) -> None:
@@ -236,7 +269,12 @@ def check_findings(dataset: Dataset, taxonomy: Taxonomy) -> None:
         )
 
 
-def _check_equal(members: Sequence[Member]) -> None:
+def check_equal(members: Sequence[Member]) -> None:
+    """Refuses members that cannot be combined; they may differ in architecture and input.
+
+    Raises:
+        RunError: if there is none, or they differ in findings, class tree, hierarchy or treatment of blanks.
+    """
     if not members:
         raise RunError("members: expected at least one, got none")
     first = members[0]
@@ -244,7 +282,6 @@ def _check_equal(members: Sequence[Member]) -> None:
         for what, one, two in (
             ("findings", first.findings, other.findings),
             ("class trees", first.taxonomy.parents, other.taxonomy.parents),
-            ("inputs", first.input.model_dump(), other.input.model_dump()),
             ("hierarchies", first.hierarchy, other.hierarchy),
             ("settings of blanks", first.blanks, other.blanks),
         ):
@@ -255,19 +292,70 @@ def _check_equal(members: Sequence[Member]) -> None:
                 )
 
 
+def one_sided(full: Targets, findings: Sequence[str], split: str) -> list[str]:
+    """A sentence for each finding without a positive, a negative, or any label at all in a split."""
+    found: list[str] = []
+    for k, name in enumerate(findings):
+        counts = full.mask[:, k]
+        positives = int((full.values[counts, k] == 1).sum())
+        if not counts.any():
+            found.append(f"{name}: no label that counts in {split}")
+        elif positives in (0, counts.sum()):
+            found.append(f"{name}: no {'negative' if positives else 'positive'} in {split}")
+    return found
+
+
+def _table(config: EnsembleConfig, dataset: Dataset, outputs: Outputs, members: Sequence[Member]) -> dict[str, Any]:
+    """Members and rules side by side on val, cross-fitted."""
+    image_ids = dataset.ids_of("val")
+    fold = patient_folds([dataset.patient_of(image_id) for image_id in image_ids], config.folds, config.seed)
+    draws = PatientDraws.of(image_ids, dataset.patients, config.draws, config.seed)
+    found = cross_fit(outputs, config.calibration, config, fold)
+    full = outputs.full
+    rows = {
+        name: FigureDraws.of(
+            LabelledScores(image_ids, dataset.taxonomy.names, found[name].probability, full.values == 1, full.mask),
+            draws,
+            found[name].cut,
+        )
+        for name in table_rows(len(members), config.rule)
+    }
+    return {
+        "split": "val",
+        "images": len(image_ids),
+        "folds": int(fold.max()) + 1,
+        "members": [describe(member) for member in members],
+        **side_by_side(rows, "mean", config.min_positives),
+    }
+
+
+def describe(member: Member) -> str:
+    """A member in a few words, for tables."""
+    return f"{member.folder.name}: {member.config.backbone}, {member.input.size_px} px"
+
+
 def _content(
-    members: Sequence[Member], platt: Sequence[Sequence[Platt]], rule: Rule, folder: Path | None = None
+    members: Sequence[Member], fitted: Fitted, rule: Rule, calibration: Calibration, folder: Path | None = None
 ) -> dict[str, Any]:
     """What stands in `ensemble.json`; without a folder, without paths."""
     entries: list[dict[str, Any]] = []
-    for member, own in zip(members, platt, strict=True):
+    for member, own in zip(members, fitted.scaling, strict=True):
         path = {} if folder is None else {"path": os.path.relpath(member.folder.resolve(), folder.resolve())}
-        entries.append(path | {"sha256": member.sha256, "platt": [[one.slope, one.offset] for one in own]})
+        entries.append(
+            path
+            | {
+                "sha256": member.sha256,
+                "input": member.input.model_dump(mode="json"),
+                "platt": [[one.slope, one.offset] for one in own],
+            }
+        )
     return {
         "format": _FORMAT,
         "rule": rule,
+        "calibration": calibration,
         "hierarchy": members[0].hierarchy,
         "findings": members[0].findings,
-        "input": members[0].input.model_dump(mode="json"),
         "members": entries,
+        "weights": fitted.weights,
+        "thresholds": fitted.thresholds,
     }

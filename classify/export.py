@@ -12,7 +12,9 @@ import torch
 from pydantic import Field
 
 from classify.compute import torch_threads
-from classify.ensemble import Ensemble, batches, check_findings, split_truth
+from classify.ensemble import Ensemble, check_findings, split_truth
+from classify.inference import batches
+from eval.decisions import decision_thresholds
 from weakray.bundle.graph import tidy
 from weakray.bundle.manifest import CLASSIFIERS, ClassifierPart
 from weakray.bundle.parity import BATCH, check_finite, median_ms, spread
@@ -22,7 +24,7 @@ from weakray.dataset import Dataset
 from weakray.detections import FloatArray
 from weakray.errors import DataError, RunError
 from weakray.files import replacing, write_json
-from weakray.imaging import prepare, read_image, to_batch
+from weakray.imaging import InputSpec, prepare, read_image, to_batch
 from weakray.runs import open_run
 
 OPSET = 18
@@ -53,6 +55,7 @@ class ExportResult(StrictModel):
     images: int
     max_probability_difference: float
     max_map_difference: float
+    max_resize_difference: float | None  # of a probability, from members fed by files of their own size; null: one size
     parity_passed: bool
     bytes: int
     torch_p50_ms: float
@@ -63,7 +66,8 @@ def run(config: ExportConfig) -> ExportResult:
     """Writes `classifiers.onnx`, and `classifiers.json` that says how it is fed and read.
 
     Raises:
-        RunError: if the graph differs from torch by more than allowed and `force` is off.
+        RunError: if the graph differs from torch by more than allowed and `force` is off, or the members' inputs
+            differ in more than size.
         DataError: if the dataset's findings are not the ensemble's, or it has no val image.
     """
     dataset, ensemble = Dataset.load(config.data), Ensemble.load(config.ensemble)
@@ -75,10 +79,10 @@ def run(config: ExportConfig) -> ExportResult:
     image_ids = dataset.ids_of("val")
     if not image_ids:
         raise DataError(f"{dataset.root}: expected images in split val to compare on, got none")
-    path, classes = stage.root / CLASSIFIERS, len(ensemble.findings)
+    path, classes, spec = stage.root / CLASSIFIERS, len(ensemble.findings), served_input(ensemble)
     with torch_threads(config.threads):
         export_ensemble(config.ensemble, path)
-        graph = Graph(path, ensemble.input, {"probabilities": classes, "maps": classes}, torch.get_num_threads())
+        graph = Graph(path, spec, {"probabilities": classes, "maps": classes}, torch.get_num_threads())
         result = _compare(config, ensemble, graph, dataset, path.stat().st_size)
     if not result.parity_passed and not config.force:
         path.unlink()
@@ -90,15 +94,15 @@ def run(config: ExportConfig) -> ExportResult:
         )
     parts = [
         graph.run(pixels.contiguous().numpy(), ["probabilities"])[0]
-        for pixels in batches(dataset, image_ids, ensemble.input, BATCH, config.workers)
+        for (pixels,) in batches(dataset, image_ids, [spec], BATCH, config.workers)
     ]
     truth = split_truth(dataset, image_ids, ensemble.blanks)
     thresholds, without = decision_thresholds(np.concatenate(parts), truth.values, truth.mask, ensemble.findings)
     part = ClassifierPart(
-        input=ensemble.input,
+        input=spec,
         findings=tuple(ensemble.findings),
         decision_thresholds=thresholds,
-        calibration=_note(ensemble, len(image_ids), without),
+        calibration=_note(ensemble, len(image_ids), without, result.max_resize_difference),
         members=tuple(member.sha256 for member in ensemble.members),
         parity_passed=result.parity_passed,
     )
@@ -110,15 +114,20 @@ def run(config: ExportConfig) -> ExportResult:
 def export_ensemble(folder: Path, path: Path) -> None:
     """Writes an ensemble's graph as ONNX, weights inside; the same ensemble gives the same bytes.
 
-    Input `images` `(n, c, s, s)` float32 in [0, 1]; outputs `probabilities` `(n, k)` and `maps` `(n, k, h, w)`, both
+    Input `images` `(n, c, s, s)` float32 in [0, 1] at the size of the largest input, from which the graph shrinks what
+    members of smaller input see; outputs `probabilities` `(n, k)` and `maps` `(n, k, h, w)`, both
     in [0, 1]; the batch axis is free.
 
     Args:
         folder: an ensemble's run folder.
         path: the file to write.
+
+    Raises:
+        RunError: if the members' inputs differ in more than size.
     """
     ensemble = Ensemble.load(folder)
-    shape = (ensemble.input.channels, ensemble.input.size_px, ensemble.input.size_px)
+    spec = served_input(ensemble)
+    shape = (spec.channels, spec.size_px, spec.size_px)
     classes = len(ensemble.findings)
     with replacing(path) as temporary:
         with warnings.catch_warnings():
@@ -139,71 +148,77 @@ def export_ensemble(folder: Path, path: Path) -> None:
         tidy(temporary, {"images": ("n", *shape), "probabilities": ("n", classes), "maps": maps})
 
 
-def decision_thresholds(
-    probability: FloatArray, values: FloatArray, mask: npt.NDArray[np.bool_], findings: list[str]
-) -> tuple[dict[str, float], list[str]]:
-    """The probability of highest F1 = 2 TP / (called + present) for each finding, and the findings that have none.
+def served_input(ensemble: Ensemble) -> InputSpec:
+    """The one input that an exported ensemble takes: its largest.
 
-    Args:
-        probability: `(n, k)` in [0, 1].
-        values: labels of the same images, 0 or 1.
-        mask: which labels count.
-        findings: k names.
-
-    Returns:
-        Finding → threshold in [0, 1], halfway between the lowest probability called present and the highest called
-        absent; 0.5 for the findings listed second, which have no positive label.
+    Raises:
+        RunError: if the members' inputs differ in more than size: what one sees cannot be made inside the graph of
+            what another sees.
     """
-    found: dict[str, float] = {}
-    without: list[str] = []
-    for k, name in enumerate(findings):
-        score, positive = probability[mask[:, k], k].astype(np.float64), values[mask[:, k], k] == 1
-        if not positive.any():
-            without.append(name)
-            found[name] = 0.5
-            continue
-        order = np.argsort(-score, kind="stable")
-        score, positive = score[order], positive[order]
-        f1 = 2 * np.cumsum(positive) / (np.arange(1, len(score) + 1) + positive.sum())
-        last_of_score = np.append(score[1:] < score[:-1], True)  # equal probabilities are called alike
-        best = int(np.where(last_of_score, f1, -1.0).argmax())
-        below = float(score[best + 1]) if best + 1 < len(score) else 0.0
-        found[name] = (float(score[best]) + below) / 2
-    return found, without
+    spec = ensemble.input
+    of_largest = next(member for member in ensemble.members if member.input == spec)
+    for member in ensemble.members:
+        if member.input.model_copy(update={"size_px": spec.size_px}) != spec:
+            raise RunError(
+                f"members: {of_largest.folder} and {member.folder} see unlike images ({of_largest.input} and "
+                f"{member.input}), and a bundle feeds one image to all; export an ensemble of members whose inputs "
+                "differ in nothing but size_px (predict, evaluate and maps take these as they are)"
+            )
+    return spec
 
 
 def _compare(config: ExportConfig, ensemble: Ensemble, graph: Graph, dataset: Dataset, size: int) -> ExportResult:
-    paths = [dataset.path_of(image_id) for image_id in spread(dataset.ids_of("val"), config.parity_images)]
-    prepared = [prepare(read_image(path), ensemble.input)[0] for path in paths]
+    images = [read_image(dataset.path_of(image_id)) for image_id in spread(dataset.ids_of("val"), config.parity_images)]
+    prepared = [[prepare(image, spec)[0] for image in images] for spec in ensemble.inputs]
+    served = prepared[ensemble.inputs.index(ensemble.input)]
 
     def by_torch(batch: FloatArray) -> list[npt.NDArray[Any]]:
-        return [found.numpy() for found in ensemble.both(torch.from_numpy(batch))]
+        with torch.inference_mode():
+            return [found.numpy() for found in ensemble.graph(torch.from_numpy(batch))]
 
     def by_graph(batch: FloatArray) -> list[FloatArray]:
         return graph.run(batch, ["probabilities", "maps"])
 
     differences: list[list[float]] = []
-    for start in range(0, len(prepared), BATCH):
-        batch = to_batch(prepared[start : start + BATCH])
+    resized: list[float] = []
+    for start in range(0, len(images), BATCH):
+        batch = to_batch(served[start : start + BATCH])
         pairs = list(zip(by_torch(batch), by_graph(batch), strict=True))
         for expected, got in pairs:
             check_finite({"torch": expected, "the exported graph": got})
         differences.append([float(np.abs(expected - got).max()) for expected, got in pairs])
+        if len(ensemble.inputs) > 1:
+            own = [torch.from_numpy(to_batch(pictures[start : start + BATCH])) for pictures in prepared]
+            resized.append(float(np.abs(ensemble.probabilities(own).numpy() - pairs[0][1]).max()))
     probability, maps = (max(found) for found in zip(*differences, strict=True))
     return ExportResult(
-        images=len(prepared),
+        images=len(images),
         max_probability_difference=probability,
         max_map_difference=maps,
+        max_resize_difference=max(resized) if resized else None,
         parity_passed=probability <= config.probability_within and maps <= config.map_within,
         bytes=size,
-        torch_p50_ms=median_ms(by_torch, prepared),
-        onnxruntime_p50_ms=median_ms(by_graph, prepared),
+        torch_p50_ms=median_ms(by_torch, served),
+        onnxruntime_p50_ms=median_ms(by_graph, served),
     )
 
 
-def _note(ensemble: Ensemble, images: int, without: list[str]) -> str:
+_CALIBRATION = {
+    "platt": "Platt scaling of each member and finding, fitted on val",
+    "temperature": "A temperature for each member and finding, fitted on val",
+    "none": "Members not calibrated",
+}
+
+
+def _note(ensemble: Ensemble, images: int, without: list[str], resized: float | None) -> str:
     default = f"; 0.5 where there is no positive: {', '.join(without)}" if without else ""
+    shrunk = (
+        ""
+        if resized is None
+        else " Members of smaller input see the image shrunk inside the graph, which moves probabilities by up to "
+        f"{resized:.2g} from those of images prepared for them."
+    )
     return (
-        f"Platt scaling of each member and finding, fitted on val; members combined by {ensemble.rule}, class tree "
-        f"{ensemble.hierarchy}. Decision thresholds have the highest F1 on the {images} val images{default}."
+        f"{_CALIBRATION[ensemble.calibration]}; members combined by {ensemble.rule}, class tree "
+        f"{ensemble.hierarchy}. Decision thresholds have the highest F1 on the {images} val images{default}.{shrunk}"
     )

@@ -12,7 +12,8 @@ from pydantic import Field
 from tqdm import tqdm
 
 from classify.compute import DeviceName, torch_device, torch_threads
-from classify.ensemble import Ensemble, batches, check_findings
+from classify.ensemble import Ensemble, check_findings
+from classify.inference import batches
 from weakray.config import StrictModel, to_plain
 from weakray.dataset import Dataset
 from weakray.files import replacing
@@ -68,9 +69,9 @@ def run(config: PredictConfig) -> PredictResult:
         for start in range(0, len(image_ids), _ROWS):
             ids = image_ids[start : start + _ROWS]
             parts: list[torch.Tensor] = []
-            for pixels in batches(dataset, ids, ensemble.input, config.batch_size, config.workers):
-                parts.append(ensemble.probabilities(pixels.to(device)).cpu())
-                bar.update(len(pixels))
+            for pictures in batches(dataset, ids, ensemble.inputs, config.batch_size, config.workers):
+                parts.append(ensemble.probabilities([picture.to(device) for picture in pictures]).cpu())
+                bar.update(len(pictures[0]))
             columns = torch.cat(parts).T.numpy()
             writer.write_table(pa.table([pa.array(ids), *map(pa.array, columns)], schema=schema))
     result = PredictResult(images=len(image_ids))

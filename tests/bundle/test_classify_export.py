@@ -12,8 +12,12 @@ import pytest
 import torch
 
 from classify import export as command
-from classify.ensemble import Ensemble
-from classify.export import ExportConfig, decision_thresholds, export_ensemble, run
+from classify.ensemble import Ensemble, EnsembleConfig
+from classify.ensemble import run as make_ensemble
+from classify.export import ExportConfig, export_ensemble, run, served_input
+from tests.bundle.conftest import TAXONOMY
+from tests.classify.conftest import untrained
+from weakray.bundle.parity import spread
 from weakray.bundle.runtime import Graph
 from weakray.config import to_plain
 from weakray.dataset import Dataset
@@ -118,22 +122,43 @@ def test_graph_that_differs_is_refused_and_can_be_forced(
     assert json.loads((tmp_path / "out" / "classifiers.json").read_text())["parity_passed"] is False
 
 
-def test_decision_thresholds_by_hand() -> None:
-    # F1 = 2 TP / (called + 3), calling one more each time: 2/4, 2/5, 4/6, 4/7, 4/8, 4/9, 6/10. Best: 0.6 and above.
-    probability = np.array([[0.4, 0.9, 0.2, 0.1, 0.8, 0.6, 0.3], [0.5] * 7], np.float32).T
-    values = np.array([[0, 1, 0, 1, 0, 1, 0], [0] * 7], np.float32).T
-    mask = np.ones((7, 2), bool)
-    found, without = decision_thresholds(probability, values, mask, ["A", "B"])
-    assert found["A"] == pytest.approx(0.5)
-    assert found["B"] == 0.5
-    assert without == ["B"]
-    mask[[0, 2, 6], 0] = False  # without 0.4, 0.3 and 0.2 calling all four is best, 6/7: half the lowest
-    assert decision_thresholds(probability, values, mask, ["A", "B"])[0]["A"] == pytest.approx(0.05)
+def of_inputs(root: Path, dataset: Dataset, *inputs: dict[str, int]) -> Path:
+    """An ensemble of untrained members that see these inputs."""
+    members = [untrained(root / f"m{i}", i, TAXONOMY, input=spec) for i, spec in enumerate(inputs)]
+    make_ensemble(EnsembleConfig(data=dataset.root, members=members, out=root / "e", draws=5, threads=1))
+    return root / "e"
 
 
-def test_equal_probabilities_are_called_alike() -> None:
-    probability = np.array([[0.8], [0.5], [0.5], [0.2]], np.float32)
-    values = np.array([[1], [1], [0], [0]], np.float32)
-    # At 0.8: 2·1/3. At 0.5 both ties are called: 2·2/5. Cutting between the ties would give 1, and cannot be had.
-    found, _ = decision_thresholds(probability, values, np.ones((4, 1), bool), ["A"])
-    assert found["A"] == pytest.approx(0.35)
+def test_members_of_two_sizes_take_one_picture(dataset: Dataset, tmp_path: Path) -> None:
+    sizes = of_inputs(tmp_path, dataset, {"size_px": 64}, {"size_px": 48})
+    result = run(ExportConfig(data=dataset.root, ensemble=sizes, out=tmp_path / "out", parity_images=5, threads=1))
+    assert result.parity_passed
+    assert result.max_probability_difference < 1e-5
+    loaded = Ensemble.load(sizes)
+    spec = served_input(loaded)
+    assert spec.size_px == 64
+    graph = Graph(tmp_path / "out/classifiers.onnx", spec, {"probabilities": 3, "maps": 3}, 1)
+    found: list[float] = []
+    for image_id in spread(dataset.ids_of("val"), 5):
+        image = read_image(dataset.path_of(image_id))
+        own = [torch.from_numpy(to_batch([prepare(image, each)[0]])) for each in loaded.inputs]
+        served = graph.run(own[0].numpy(), ["probabilities", "maps"])
+        np.testing.assert_allclose(served[1], loaded.graph(own[0])[1].detach().numpy(), atol=1e-5)
+        found.append(float(np.abs(served[0] - loaded.probabilities(own).numpy()).max()))
+    assert result.max_resize_difference == pytest.approx(max(found), abs=1e-6)
+    assert 0 < max(found) < 0.05  # the same picture, shrunk twice
+    part = json.loads((tmp_path / "out/classifiers.json").read_text())
+    assert part["input"]["size_px"] == 64
+    assert "Members of smaller input see the image shrunk inside the graph" in part["calibration"]
+
+
+def test_inputs_that_differ_in_more_than_size_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    folder = of_inputs(tmp_path, dataset, {"size_px": 64, "channels": 3}, {"size_px": 48})
+    text = r"m0 and .*m1 see unlike images \(.*channels=3.*channels=1.*a bundle feeds one image"
+    with pytest.raises(RunError, match=text):
+        run(ExportConfig(data=dataset.root, ensemble=folder, out=tmp_path / "out"))
+    assert not (tmp_path / "out/classifiers.onnx").exists()
+
+
+def test_members_of_one_size_have_no_difference_to_report(exported: Path) -> None:
+    assert json.loads((exported / "done.json").read_text())["result"]["max_resize_difference"] is None

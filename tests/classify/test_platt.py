@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from classify.labels import Targets
-from classify.platt import Platt, fit_findings, fit_platt
+from classify.platt import Platt, fit_findings, fit_platt, fit_temperature
 
 
 def drawn(count: int, slope: float, offset: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -62,3 +62,30 @@ def test_masked_labels_do_not_count() -> None:
     found = fit_findings(np.stack([logits, logits], 1), Targets(values, mask), 1.0)
     assert found[0] == fit_platt(logits[:40], positive[:40], 1.0)
     assert found[1] == fit_platt(logits, ~positive, 1.0)
+
+
+def test_a_temperature_is_logistic_regression_without_an_offset() -> None:
+    logits, positive = drawn(300, 0.6, -0.5)
+    found = fit_temperature(logits, positive, strength=0)
+    referee = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10, max_iter=1000)
+    assert found.slope == pytest.approx(referee.fit(logits[:, None], positive).coef_[0, 0], rel=1e-4)
+    assert found.offset == 0
+
+
+def test_a_temperature_is_pulled_to_1_and_needs_both_kinds() -> None:
+    logits, positive = drawn(30, 3.0, 0.0)
+    free, held = (fit_temperature(logits, positive, strength).slope for strength in (0, 1e4))
+    assert abs(held - 1) < 0.01 < abs(free - 1)
+    for kind in (True, False):
+        assert fit_temperature(logits, np.full(30, kind), strength=0) == Platt(1.0, 0.0)
+    assert fit_temperature(np.zeros(0), np.zeros(0, bool), strength=0) == Platt(1.0, 0.0)
+    # Logits that tell the kinds apart want a slope without end: it stops at e^4.
+    assert fit_temperature(np.array([-1.0, 1.0]), np.array([False, True]), 0).slope == pytest.approx(np.e**4, rel=1e-3)
+
+
+def test_the_method_is_chosen_by_name() -> None:
+    logits, positive = drawn(60, 0.5, 0.5)
+    counted = Targets(positive[:, None].astype(np.float32), np.ones((60, 1), bool))
+    assert fit_findings(logits[:, None], counted, 1.0, "none") == [Platt()]
+    assert fit_findings(logits[:, None], counted, 1.0, "temperature") == [fit_temperature(logits, positive, 1.0)]
+    assert fit_findings(logits[:, None], counted, 1.0, "platt") == [fit_platt(logits, positive, 1.0)]
