@@ -30,7 +30,14 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("classify", "train"): ("classify.train", "train one multi-label classifier"),
     ("classify", "sweep"): ("classify.sweep.command", "try settings of train, and table which do best on val"),
     ("classify", "ensemble"): ("classify.ensemble", "calibrate trained classifiers on val and combine them"),
-    ("classify", "evaluate"): ("classify.evaluate", "AUROC and AUPRC per finding of an ensemble, with intervals"),
+    ("classify", "calibrate"): (
+        "classify.calibrate",
+        "reliability before and after each calibration, cross-fitted on val",
+    ),
+    ("classify", "evaluate"): (
+        "classify.evaluate",
+        "figures, intervals and plots of an ensemble, its members and all rules",
+    ),
     ("classify", "predict"): ("classify.predict", "probabilities of an ensemble for every image of a dataset"),
     ("classify", "preview"): ("classify.preview", "a contact sheet of what a model sees after each step, with ranges"),
     ("classify", "export"): ("classify.export", "an ensemble as one ONNX file with thresholds; parity checked"),

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from camgen.mapper import map_dataset
-from camgen.maps import raw_maps, to_grid
+from camgen.layers import LAST
+from camgen.maps import MapName, raw_maps
 from classify.ensemble import Ensemble, EnsembleConfig
 from classify.ensemble import run as make_ensemble
 from tests.camgen.makers import films
@@ -34,7 +35,8 @@ def test_each_member_maps_what_it_sees_and_maps_lie_on_one_another(
 ) -> None:
     data, ensemble = unlike
     ids = data.ids_of("test")
-    parts = list(map_dataset(ensemble, data, ids, ["pcam"], "ours", batch, 1))
+    wanted = [MapName(m, "pcam", LAST, k) for m in (0, 1) for k in range(len(data.taxonomy))]
+    parts = list(map_dataset(ensemble, data, ids, wanted, "ours", batch, 1))
     assert [len(part.image_ids) for part in parts] == ([1] * 4 if batch == 1 else [3, 1])
     for part in parts:
         assert part.grid_hw == (4, 4)
@@ -44,8 +46,10 @@ def test_each_member_maps_what_it_sees_and_maps_lie_on_one_another(
             assert part.placements[i].scale_xy[0] == pytest.approx(64 / 44, rel=0.02)  # in the largest square
             own = [torch.from_numpy(to_batch([prepare(image, spec)[0]])) for spec in ensemble.inputs]
             for m, member in enumerate(ensemble.members):
-                expected = to_grid(raw_maps(member.model, own[m], ["pcam"]).maps["pcam"], (4, 4))[0]
-                np.testing.assert_allclose(part.maps["pcam"][m, i], expected.numpy(), atol=1e-5)
+                names = [name for name in wanted if name.member == m]
+                expected = raw_maps(member.model, own[m], names).maps
+                for name in names:
+                    np.testing.assert_allclose(part.maps[name][i], expected[name][0].numpy(), atol=1e-5)
             np.testing.assert_allclose(part.probabilities[i], ensemble.probabilities(own)[0].numpy(), atol=1e-6)
 
 
