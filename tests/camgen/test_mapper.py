@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from camgen.mapper import map_dataset
 from camgen.layers import LAST
+from camgen.mapper import map_dataset
 from camgen.maps import MapName, raw_maps
 from classify.ensemble import Ensemble, EnsembleConfig
 from classify.ensemble import run as make_ensemble

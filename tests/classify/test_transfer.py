@@ -17,7 +17,7 @@ from classify.train import run
 from classify.transfer import take_weights
 from weakray.config import validate
 from weakray.dataset import Dataset
-from weakray.errors import ConfigError, DataError
+from weakray.errors import ConfigError
 from weakray.imaging import InputSpec
 from weakray.taxonomy import Finding, Taxonomy
 
@@ -38,14 +38,6 @@ def test_findings_pair_by_name_first_and_then_by_synonym_of_either_side() -> Non
     third = Taxonomy((Finding("Fluid", None, ("Pleural Effusion",)), Finding("effusion_")))
     assert TARGET.shared_with(third) == {1: 1}  # "effusion" is the name itself
     assert third.shared_with(TARGET) == {1: 1}
-
-
-def test_synonyms_that_pair_a_finding_with_two_are_refused() -> None:
-    broad = Taxonomy((Finding("Opacity", None, ("Mass", "Edema")),))
-    with pytest.raises(DataError, match="the synonyms of 'Opacity' pair it with 'Mass', 'Edema'; expected one finding"):
-        broad.shared_with(SOURCE)
-    with pytest.raises(DataError, match="'Edema' pair it with 'Opacity', which is paired already"):
-        Taxonomy((Finding("Mass"), Finding("Edema"))).shared_with(broad)
 
 
 def test_the_backbone_and_the_rows_of_shared_findings_come_over(
