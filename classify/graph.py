@@ -97,9 +97,9 @@ class EnsembleGraph(nn.Module):
         return torch.stack([member(own).logits for member, own in zip(self.members, self.each(seen), strict=True)])
 
     def both(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """What members see → probabilities `(n, k)` and PCAM maps `(n, k, h, w)`, all in [0, 1].
+        """What members see → probabilities `(n, k)` and maps `(n, k, h, w)`, all in [0, 1].
 
-        Maps are σ of the logit maps, resized to `grid_hw`, averaged over members, whatever the rule.
+        Maps are σ of the logit maps, resized to `grid_hw`, averaged over members, whatever the heads and the rule.
         """
         outputs = [member(own) for member, own in zip(self.members, self.each(seen), strict=True)]
         maps = [self._resized(output.logit_maps.sigmoid()) for output in outputs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +58,13 @@ class Member:
 def save_member(
     folder: Path, weights: Tensors, config: ModelConfig, taxonomy: Taxonomy, hierarchy: Hierarchy, blanks: Blanks
 ) -> str:
-    """Writes a member into its run folder, `model.json` last; returns the hash of `model.json`."""
+    """Writes a member into its run folder, `model.json` last; returns the hash of `model.json`.
+
+    What says "uncertain" serves training alone and is left out: the logits stand for present against absent.
+    """
+    kept = {name: value for name, value in weights.items() if not name.startswith("uncertain.")}
     with replacing(folder / "model.safetensors") as temporary:
-        save_file(weights, temporary)
+        save_file(kept, temporary)
     write_json(
         folder / "model.json",
         {
@@ -78,7 +83,7 @@ def load_member(folder: Path) -> Member:
     """Reads a member; its model is in eval mode and asks nothing of the network.
 
     Raises:
-        RunError: if the folder holds no trained classifier, one of another format, or weights that do not match.
+        RunError: if the folder holds no trained classifier, one of another format, or weights of another model.
     """
     if not (folder / "model.json").is_file():
         raise RunError(f"{folder}: expected a trained classifier, found no model.json; run `weakray classify train`")
@@ -92,7 +97,7 @@ def load_member(folder: Path) -> Member:
     taxonomy = Taxonomy.from_dict(content["taxonomy"], f"{folder}/model.json: taxonomy")
     with torch.random.fork_rng(devices=[]):  # building draws weights; nobody else's random numbers should move
         model = Classifier(config.model_copy(update={"pretrained": False}), len(taxonomy))
-    model.load_state_dict(load_file(weights))
+    load_weights(model, load_file(weights), weights, taxonomy.names)
     return Member(
         folder,
         model.eval(),
@@ -102,3 +107,37 @@ def load_member(folder: Path) -> Member:
         content["blanks"],
         sha256_file(folder / "model.json"),
     )
+
+
+def load_weights(model: Classifier, weights: Tensors, path: Path, findings: Sequence[str]) -> None:
+    """Puts weights into a classifier.
+
+    Args:
+        model: takes them.
+        weights: of a classifier of the same backbone, head and findings.
+        path: where they come from, for messages.
+        findings: the model's.
+
+    Raises:
+        RunError: if a tensor is missing, left over, or of another shape; names both sides.
+    """
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    got = {name: tuple(value.shape) for name, value in weights.items()}
+    unlike = [name for name in expected if expected[name] != got.get(name)]
+    extra = [name for name in got if name not in expected]
+    if unlike or extra:
+        # The head stands last and says most: another number of findings shows there and nowhere else.
+        named = "; ".join(
+            f"{name}: {_shape(expected.get(name))} expected, {_shape(got.get(name))} found"
+            for name in (*unlike[-2:], *extra[-2:])
+        )
+        raise RunError(
+            f"{path}: expected weights of {model.config.backbone} with head {model.config.head.kind} for "
+            f"{len(findings)} findings ({', '.join(findings)}), got another model's: {len(unlike) + len(extra)} "
+            f"tensors differ ({named}); take a model of the same backbone, head, input and findings"
+        )
+    model.load_state_dict(weights)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(shape)

@@ -95,8 +95,9 @@ def untrained(folder: Path, seed: int = 0, taxonomy: Taxonomy = TREE, **settings
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Classifier(config, len(taxonomy))
-        torch.nn.init.normal_(model.conv.weight, std=0.5)
-        torch.nn.init.normal_(model.conv.bias, std=1.0)  # type: ignore[arg-type]
+        if isinstance(model.scorer, torch.nn.Conv2d):
+            torch.nn.init.normal_(model.scorer.weight, std=0.5)
+            torch.nn.init.normal_(model.scorer.bias, std=1.0)  # type: ignore[arg-type]
     folder.mkdir(parents=True)
     save_member(folder, weights_of(model), config, taxonomy, hierarchy, "zeros")
     return folder
