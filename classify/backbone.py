@@ -177,7 +177,8 @@ class _FirstStages(nn.Module):
         super().__init__()
         self.body = body
         self.num_features = int(body.feature_info.channels()[-1])
-        self.feature_info = body.feature_info.info[: body.feature_info.out_indices[-1] + 1]  # of the stages left
+        stages, last = body.feature_info.info, body.feature_info.out_indices[-1]
+        self.feature_info = stages[: last % len(stages) + 1]  # of those that are left
         self.pretrained_cfg = body.pretrained_cfg
 
     def forward_features(self, images: Tensor) -> Tensor:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from classify.augment import AugmentConfig
 from classify.batches import training_batches
+from classify.heads import HeadOutput
 from classify.images import Images
-from classify.model import Classifier, HeadOutput
+from classify.model import Classifier
 from weakray.config import StrictModel
 from weakray.dataset import Dataset, Split
 from weakray.detections import BoolArray, FloatArray

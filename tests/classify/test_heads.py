@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camgen.maps import raw_maps
+from camgen.layers import LAST
+from camgen.maps import MapName, raw_maps
 from classify.checkpoint import weights_of
 from classify.ensemble import Ensemble, EnsembleConfig
 from classify.ensemble import run as make_ensemble
@@ -266,15 +267,15 @@ def test_a_saved_member_leaves_the_uncertain_head_out(tmp_path: Path) -> None:
 def test_maps_by_gradient_go_through_every_head(kind: HeadKind) -> None:
     model = build(kind)
     images = torch.rand(3, 1, 48, 48)
-    found = raw_maps(model, images, ["pcam", "logit", "gradcam", "hirescam"])
+    methods = ("pcam", "logit", "gradcam", "hirescam")
+    found = raw_maps(model, images, [MapName(0, method, LAST, k) for method in methods for k in range(2)])
     output = model(images)
     torch.testing.assert_close(found.logits, output.logits)
-    assert {maps.shape for maps in found.maps.values()} == {(3, 2, 3, 3)}
+    assert {maps.shape for maps in found.maps.values()} == {(3, 3, 3)}
     if kind in ("gap", "fc"):  # the gradient at a place is its weight over h·w: HiResCAM is the map without its bias
         bias = cast("Tensor", model.scorer.bias)[:, None, None]
-        torch.testing.assert_close(
-            found.maps["hirescam"], ((output.logit_maps - bias) / 9).relu(), rtol=1e-4, atol=1e-5
-        )
+        own = torch.stack([found.maps[MapName(0, "hirescam", LAST, k)] for k in range(2)], 1)
+        torch.testing.assert_close(own, ((output.logit_maps - bias) / 9).relu(), rtol=1e-4, atol=1e-5)
 
 
 class _HeadAlone(nn.Module):
