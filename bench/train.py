@@ -37,7 +37,7 @@ from bench.printing import Row, answer, side_by_side
 from classify.augment import AugmentConfig, Augmenter
 from classify.batches import training_batches
 from classify.cache import cached_images
-from classify.compute import bf16_pays, precision, torch_device, torch_threads
+from classify.compute import autocast, bf16_pays, torch_device, torch_threads
 from classify.images import Images
 from classify.model import Classifier, ModelConfig
 from ingest.phantom.command import PhantomConfig
@@ -192,7 +192,7 @@ def _trainee(
 
     def step(pixels: torch.Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        with precision(device, bf16):
+        with autocast(device, "bf16" if bf16 else "fp32"):
             logits = forward(pixels.to(device, memory_format=layout)).logits
         loss = loss_of(logits.float(), truth)
         loss.backward()

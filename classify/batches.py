@@ -31,17 +31,6 @@ def epoch_order(images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(np.random.SeedSequence([seed, _ORDER, epoch])).permutation(images)
 
 
-def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
-    """Rows of each batch of an epoch.
-
-    What does not fill a batch is left out, other rows each epoch: batch norm learns badly from a few images. A set
-    smaller than a batch is one batch.
-    """
-    order = epoch_order(images, seed, epoch)
-    full = max(1, images // batch_size)
-    return [order[i * batch_size : (i + 1) * batch_size] for i in range(full)]
-
-
 def training_batches(
     images: Images,
     batches: Sequence[npt.NDArray[np.int64]],

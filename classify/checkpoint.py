@@ -1,20 +1,14 @@
-"""Where training stands, on disk: everything that an interrupted run needs to end as an undisturbed one.
-
-`checkpoints/state.json` names the two tensor files that belong to it and is written last, so that a kill between two
-files leaves the checkpoint before.
-"""
+"""Where training stands, in memory: everything that an interrupted run needs to end as an undisturbed one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from copy import deepcopy
+from dataclasses import dataclass, field
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from weakray.errors import RunError
-from weakray.files import read_json, replacing, write_json
+from classify.learner import Learner
 
 Tensors = dict[str, Tensor]
 
@@ -24,20 +18,68 @@ class Progress:
     """What training counts.
 
     Attributes:
-        epoch: epochs that ended.
-        batch: batches of the running epoch that are done: the sampler's place.
+        phase: which phase of training, from 0.
+        phase_epoch: epochs that had ended when it began.
+        epoch: epochs that ended, of all phases.
+        batch: batches of the running epoch that are done or left out: the sampler's place.
+        steps: steps taken in the running epoch.
         loss_sum: sum of their losses.
+        disagreement_sum: sum of their disagreements with the teacher.
+        updates: how often the weights were updated in this phase.
         best_epoch: epoch (from 1) with the best score so far, 0 before the first.
         best_score: that score, None before the first.
         epochs_since_best: the early stop's counter.
+        waited: epochs that the plateau schedule waited for a gain.
+        drops: how often it lowered the rate.
+        rows: lines of `metrics.jsonl`.
+        rollbacks: how often a figure that was not finite sent training back.
+        returned_to: phase, epoch and batch that it was sent back to last.
+        left_out: epoch and batch of each batch that is left out for it.
+        rate_factor: what the learning rate is multiplied by since.
+        overflows: steps of fp16 that overflowed and changed nothing.
+        unusable: checkpoints that could not be used.
     """
 
+    phase: int = 0
+    phase_epoch: int = 0
     epoch: int = 0
     batch: int = 0
+    steps: int = 0
     loss_sum: float = 0.0
+    disagreement_sum: float = 0.0
+    updates: int = 0
     best_epoch: int = 0
     best_score: float | None = None
     epochs_since_best: int = 0
+    waited: int = 0
+    drops: int = 0
+    rows: int = 0
+    rollbacks: int = 0
+    returned_to: list[int] | None = None
+    left_out: list[list[int]] = field(default_factory=list)
+    rate_factor: float = 1.0
+    overflows: int = 0
+    unusable: int = 0
+
+    @property
+    def place(self) -> list[int]:
+        """Phase, epoch and batch."""
+        return [self.phase, self.epoch, self.batch]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state of training, its own copy on CPU.
+
+    Attributes:
+        progress: the counts.
+        tensors: weights, moments, averages, moving targets and random numbers.
+        scaler: the loss scale of fp16 and its counts; empty in any other precision.
+    """
+
+    progress: Progress
+    tensors: Tensors
+    scaler: dict[str, float]
 
 
 def weights_of(model: nn.Module) -> Tensors:
@@ -49,73 +91,56 @@ def _plain(value: Tensor) -> Tensor:
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def save(
-    folder: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, best: Tensors | None
-) -> None:
-    """Writes a checkpoint and removes the files of the one before.
-
-    Args:
-        folder: the run's checkpoint folder.
-        progress: the counts.
-        model: its parameters and buffers are kept.
-        optimizer: its moments are kept; its settings are not, they come from the config.
-        best: weights of the best epoch, None before the first.
-    """
-    tensors = {f"model.{name}": value for name, value in weights_of(model).items()}
-    for row, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{row}.{name}": _plain(value) for name, value in values.items()}
+def capture(learner: Learner, progress: Progress) -> Checkpoint:
+    """A copy of all that a step changes; of the optimizer the moments alone, its settings come from the config."""
+    tensors = {f"model.{name}": value for name, value in weights_of(learner.model).items()}
+    for row, values in learner.optimizer.state_dict()["state"].items():
+        kept = {name: value for name, value in values.items() if value is not None}
+        tensors |= {f"optimizer.{row}.{name}": _plain(value) for name, value in kept.items()}
+    if learner.ema is not None:
+        tensors |= {f"ema.{name}": value for name, value in weights_of(learner.ema.model).items()}
+    tensors |= {f"targets.{name}": _plain(value) for name, value in learner.targets.state().items()}
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    state = f"state-{progress.epoch:04d}-{progress.batch:06d}.safetensors"
-    best_name = None if best is None else f"best-{progress.best_epoch:04d}.safetensors"
-    _save_tensors(folder / state, tensors)
-    if best is not None and best_name is not None and not (folder / best_name).is_file():
-        _save_tensors(folder / best_name, best)
-    write_json(folder / "state.json", {"progress": asdict(progress), "state": state, "best": best_name})
-    for path in folder.glob("*.safetensors"):
-        if path.name not in (state, best_name):
-            path.unlink()
+    return Checkpoint(deepcopy(progress), tensors, dict(learner.scaler.state_dict()))
 
 
-def _save_tensors(path: Path, tensors: Tensors) -> None:
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
-
-
-def restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Progress, Tensors | None]:
-    """Puts a checkpoint back into model, optimizer and torch's random numbers; where there is none, changes nothing.
-
-    Returns:
-        The counts, and the best epoch's weights.
+def put_back(checkpoint: Checkpoint, learner: Learner) -> Progress:
+    """Puts a state back into a learner and torch's random numbers; returns the counts, a copy of their own.
 
     Raises:
-        RunError: if a tensor file is missing or does not fit the model.
+        RuntimeError: if it is another model's.
     """
-    if not (folder / "state.json").is_file():
-        return Progress(), None
-    content = read_json(folder / "state.json")
-    try:
-        tensors = load_file(folder / content["state"])
-        best = None if content["best"] is None else load_file(folder / content["best"])
-        model.load_state_dict(_under("model.", tensors))
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"{folder}: the checkpoint cannot be used ({error}); remove the run folder") from None
-    settings = optimizer.state_dict()["param_groups"]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    moments: dict[int, Tensors] = {}
-    for name, value in _under("optimizer.", tensors).items():
-        row, key = name.split(".", 1)
-        parameter = parameters[int(row)]
-        # Moments must lie in memory as their parameter does: the fused step walks both side by side.
-        moments.setdefault(int(row), {})[key] = (
-            torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value
-        )
-    optimizer.load_state_dict({"state": moments, "param_groups": settings})
+    tensors = checkpoint.tensors
+    learner.model.load_state_dict(_under("model.", tensors))
+    if learner.ema is not None:
+        learner.ema.model.load_state_dict(_under("ema.", tensors))
+    _put_moments_back(learner.optimizer, _under("optimizer.", tensors))
+    learner.targets.load_state(_under("targets.", tensors))
+    if learner.scaler.is_enabled():
+        learner.scaler.load_state_dict(checkpoint.scaler)
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])
-    return Progress(**content["progress"]), best
+    return deepcopy(checkpoint.progress)
+
+
+def _put_moments_back(optimizer: torch.optim.Optimizer, kept: Tensors) -> None:
+    settings = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments: dict[int, Tensors] = {}
+    for name, value in kept.items():
+        row, key = name.split(".", 1)
+        parameter = parameters[int(row)]
+        # Moments must lie in memory as their parameter does: the fused step walks both side by side. A copy in any
+        # case, for the optimizer writes into what it is given.
+        moments.setdefault(int(row), {})[key] = (
+            torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            if value.shape == parameter.shape
+            else value.clone()
+        )
+    optimizer.load_state_dict({"state": moments, "param_groups": settings})
 
 
 def _under(prefix: str, tensors: Tensors) -> Tensors:

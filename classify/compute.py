@@ -1,4 +1,4 @@
-"""Where and how torch computes: device, threads, bf16."""
+"""Where and how torch computes: device, threads, precision."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import nn
 from weakray.errors import ConfigError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def torch_device(name: DeviceName) -> torch.device:
@@ -38,9 +40,24 @@ def bf16_pays(device: torch.device, model: nn.Module) -> bool:
     return not depthwise and any(bool(capabilities.get(name)) for name in ("amx_bf16", "avx512_bf16"))
 
 
-def precision(device: torch.device, bf16: bool) -> AbstractContextManager[object]:
-    """Autocast to bf16, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+def torch_precision(name: PrecisionName, device: torch.device, model: nn.Module) -> Precision:
+    """The precision that a setting means; `auto` takes bf16 where device and model are faster so, else fp32.
+
+    Raises:
+        ConfigError: if fp16 is asked for elsewhere than on CUDA.
+    """
+    if name == "fp16" and device.type != "cuda":
+        raise ConfigError(f"precision: fp16 needs a CUDA device, got {device.type}; set precision to bf16 or fp32")
+    if name == "auto":
+        return "bf16" if bf16_pays(device, model) else "fp32"
+    return name
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Autocast to bf16 or fp16, or nothing."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 @contextmanager

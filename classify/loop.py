@@ -1,46 +1,35 @@
-"""The training loop: epochs, validation, early stop, checkpoints."""
+"""The training loop: phases, epochs, validation, early stop, rollback, checkpoints."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any
 
-import numpy as np
 import torch
+from torch.amp.grad_scaler import GradScaler
 from tqdm import tqdm
 
-from classify.batches import epoch_batches, plain_batches, training_batches
-from classify.checkpoint import Progress, Tensors, restore, save, weights_of
-from classify.compute import precision
-from classify.hierarchy import along_paths
-from classify.images import Images
-from classify.labels import Targets
-from classify.loss import Criterion
+from classify.batches import training_batches
+from classify.checkpoint import Checkpoint, Progress, Tensors, capture, put_back, weights_of
+from classify.checkpoint_files import CheckpointFiles, Found
+from classify.compute import Precision
+from classify.ema import Ema
+from classify.learner import Learner, NotFiniteError
+from classify.mean_teacher import ramped, view_seed
 from classify.model import Classifier
-from classify.optimizer import make_optimizer
-from classify.schedule import learning_rate
-from classify.scores import finding_areas
+from classify.optimizer import make_optimizer, scaled_rate
+from classify.phase import Phase
+from classify.rollback import after_rollback, due
+from classify.sampler import Rows, Sampler
+from classify.schedule import after_epoch, learning_rate
 from classify.settings import TrainConfig
+from classify.validation import Part, val_figures
+from weakray.detections import FloatArray
 from weakray.errors import DivergedError, RunError
 from weakray.runs import RunFolder
 from weakray.taxonomy import Taxonomy
-
-
-@dataclass(frozen=True)
-class Part:
-    """Images of one split with their labels.
-
-    Attributes:
-        images: by row.
-        counted: what the loss sees, the conditional mask of the hierarchy applied.
-        full: what the scores see.
-    """
-
-    images: Images
-    counted: Targets
-    full: Targets
 
 
 @dataclass
@@ -50,139 +39,251 @@ class Trainer:
     Attributes:
         model: on its device.
         config: how to train.
+        phases: what is trained one after the other.
         train: what it learns from.
+        sampler: which of them an epoch shows.
         val: what chooses the best epoch.
         taxonomy: the findings.
-        criterion: the loss.
         device: where the model is.
-        bf16: autocast to it.
+        precision: of the forward.
         folder: where checkpoints and figures go.
         report: takes each epoch's figures.
     """
 
     model: Classifier
     config: TrainConfig
+    phases: Sequence[Phase]
     train: Part
+    sampler: Sampler
     val: Part
     taxonomy: Taxonomy
-    criterion: Criterion
     device: torch.device
-    bf16: bool
+    precision: Precision
     folder: RunFolder
     report: Callable[[Mapping[str, Any]], None]
+
+    progress: Progress = field(init=False, default_factory=Progress)
+    best: Tensors | None = field(init=False, default=None)
+    _learner: Learner = field(init=False)
+    _good: Checkpoint = field(init=False)  # what a figure that is not finite sends training back to
+    _files: CheckpointFiles = field(init=False)
+    _bar: tqdm[Any] = field(init=False)
 
     def fit(self) -> tuple[Progress, Tensors]:
         """Trains from the last checkpoint on; returns the counts and the best epoch's weights.
 
         Raises:
-            RunError: if the loss is not finite, or the metric is undefined on the validation images.
+            DivergedError: if losses are not finite again and again.
+            RunError: if a checkpoint cannot be written, or none of those there can be used.
         """
-        config, metric = self.config, self.config.early_stop.metric
-        optimizer = make_optimizer(self.model, config.optimizer)
-        progress, best = restore(self.folder.checkpoints, self.model, optimizer)
-        self.folder.keep_metrics(self.folder.metrics()[: progress.epoch])
-        per_epoch = len(epoch_batches(len(self.train.images), config.batch_size, config.seed, 0))
-        done = progress.epoch * per_epoch + progress.batch
-        with tqdm(total=config.epochs * per_epoch, initial=done, desc="train", unit="batch", disable=None) as bar:
-            while progress.epoch < config.epochs and not self._stopped(progress):
-                self._train_epoch(progress, optimizer, best, bar)
-                row = {
-                    "epoch": progress.epoch + 1,
-                    "lr": self._rate((progress.epoch + 1) * per_epoch - 1, per_epoch),
-                    "train_loss": progress.loss_sum / per_epoch,
-                    **self._validate(progress.epoch),
-                }
-                progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
-                if self._better(progress, row[metric]):
-                    progress.best_score, progress.best_epoch = row[metric], progress.epoch
-                    progress.epochs_since_best, best = 0, weights_of(self.model)
-                else:
-                    progress.epochs_since_best += 1
-                self.folder.log(**row)
-                self.report(row)
-                save(self.folder.checkpoints, progress, self.model, optimizer, best)
-                bar.set_postfix(
-                    {
-                        config.early_stop.metric: f"{row[config.early_stop.metric]:.4f}",
-                        "best": f"{progress.best_score:.4f}",
-                    }
-                )
-        if best is None:
+        self._files = CheckpointFiles(self.folder.checkpoints)
+        self._begin(self._files.load())
+        per_epoch = self.sampler.batches_per_epoch
+        total = sum(phase.epochs for phase in self.phases) * per_epoch
+        done = self.progress.epoch * per_epoch + self.progress.batch
+        with tqdm(total=total, initial=done, desc="train", unit="batch", disable=None) as self._bar:
+            while True:
+                while not self._ended():
+                    self._epoch()
+                if self.progress.phase + 1 == len(self.phases):
+                    break
+                self._next_phase()
+        if self.best is None:
             raise RunError(f"{self.folder.root}: training ended without an epoch; expected epochs >= 1")
-        return progress, best
+        return self.progress, self.best
 
-    def _rate(self, step: int, per_epoch: int) -> float:
-        return learning_rate(self.config.schedule, self.config.optimizer.lr, step, self.config.epochs * per_epoch)
+    @property
+    def _phase(self) -> Phase:
+        return self.phases[self.progress.phase]
 
-    def _stopped(self, progress: Progress) -> bool:
-        patience = self.config.early_stop.patience_epochs
-        return patience is not None and progress.epochs_since_best >= patience
-
-    def _better(self, progress: Progress, score: float | None) -> bool:
-        metric = self.config.early_stop.metric
-        if score is None:
+    def _begin(self, found: Found | None) -> None:
+        """Takes up training where the checkpoint found it, or at its start."""
+        if found is not None:
+            self.progress = found.now.progress  # the phase decides what is built
+        self._learner = self._new_learner()
+        if found is None:
+            self._good = capture(self._learner, self.progress)
+            self.folder.keep_metrics([])
+            return
+        try:
+            self.progress = put_back(found.now, self._learner)
+        except (RuntimeError, IndexError, KeyError) as error:
             raise RunError(
-                f"{metric}: undefined, no finding has both positive and negative validation images; "
-                "set early_stop.metric to val_loss, or make a larger val split"
-            )
-        if progress.best_score is None:
-            return True
-        return score < progress.best_score if metric == "val_loss" else score > progress.best_score
+                f"{self.folder.checkpoints}: the checkpoint cannot be used ({error}); remove the run folder"
+            ) from None
+        self._good, self.best = found.earlier, found.best
+        self.folder.keep_metrics(self.folder.metrics()[: self.progress.rows])
+        for name, reason in found.unusable:
+            self.progress.unusable += 1
+            self._log(event="unusable checkpoint", file=name, reason=reason)
 
-    def _train_epoch(
-        self, progress: Progress, optimizer: torch.optim.Optimizer, best: Tensors | None, bar: tqdm[Any]
-    ) -> None:
-        config, epoch = self.config, progress.epoch
-        values, mask = torch.from_numpy(self.train.counted.values), torch.from_numpy(self.train.counted.mask)
-        batches = epoch_batches(len(self.train.images), config.batch_size, config.seed, epoch)
-        left = batches[progress.batch :]
-        made = training_batches(self.train.images, left, config.augment, config.seed, epoch, config.workers)
-        self.model.train()
-        for rows, pixels in zip(left, made, strict=True):
-            step = epoch * len(batches) + progress.batch
-            for group in optimizer.param_groups:
-                group["lr"] = self._rate(step, len(batches)) * group["lr_factor"]
-            optimizer.zero_grad(set_to_none=True)
-            with precision(self.device, self.bf16):
-                logits = self.model(_on(pixels, self.device)).logits
-            picked = torch.from_numpy(rows)
-            loss = self.criterion(logits, values[picked].to(self.device), mask[picked].to(self.device))
-            loss_value = self._finite(loss, f"epoch {epoch + 1}, step {step + 1}")
-            loss.backward()  # type: ignore[no-untyped-call]
-            if config.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-            optimizer.step()
-            progress.batch += 1
-            progress.loss_sum += loss_value
-            bar.update()
-            every = config.checkpoint_every_steps
-            if every is not None and progress.batch % every == 0 and progress.batch < len(batches):
-                save(self.folder.checkpoints, progress, self.model, optimizer, best)
+    def _new_learner(self) -> Learner:
+        """What a phase starts with; only its weights come from before."""
+        phase, config, ema = self._phase, self.config, self.config.ema
+        phase.freeze(self.model)
+        return Learner(
+            self.model,
+            make_optimizer(self.model, config.optimizer),
+            None if ema.decay is None else Ema(self.model, ema.decay, ema.warmup),
+            GradScaler(self.device.type, enabled=self.precision == "fp16"),
+            phase.targets,
+            phase.criterion,
+            self.precision,
+            config.clip_norm,
+            self.device,
+        )
 
-    def _finite(self, loss: torch.Tensor, place: str) -> float:
-        value = loss.item()
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"{self.folder.root}: the loss became {value} in {place}; lower optimizer.lr "
-                f"(now {self.config.optimizer.lr:g}), or set bf16 to false (now {str(self.bf16).lower()})"
-            )
-        return value
+    def _next_phase(self) -> None:
+        """Goes on to the next phase with the best weights so far."""
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+        now = self.progress
+        self.progress = replace(
+            now, phase=now.phase + 1, phase_epoch=now.epoch, updates=0, epochs_since_best=0, waited=0, drops=0
+        )
+        self._learner = self._new_learner()
 
-    def _validate(self, epoch: int) -> dict[str, Any]:
-        """Loss and areas on the validation images; the areas are of probabilities that respect the class tree."""
-        self.model.eval()
-        made = plain_batches(self.val.images, self.config.batch_size, self.config.workers)
-        with torch.inference_mode(), precision(self.device, self.bf16):
-            logits = torch.cat([self.model(_on(pixels, self.device)).logits for pixels in made])
-        values, mask = torch.from_numpy(self.val.counted.values), torch.from_numpy(self.val.counted.mask)
-        loss = self.criterion(logits, values.to(self.device), mask.to(self.device))
-        probability = along_paths(logits.sigmoid().cpu(), self.taxonomy, self.config.hierarchy).numpy()
-        areas = finding_areas(probability, self.val.full, self.taxonomy.names)
-        return {
-            "val_loss": self._finite(loss, f"the validation of epoch {epoch + 1}"),
-            **{f"val_{name}": value for name, value in areas.items()},
+    def _ended(self) -> bool:
+        """Whether the phase is over."""
+        now, patience = self.progress, self.config.early_stop.patience_epochs
+        stopped = patience is not None and now.epochs_since_best >= patience
+        return stopped or now.epoch - now.phase_epoch >= self._phase.epochs
+
+    def _epoch(self) -> None:
+        """Trains an epoch, validates it, writes its figures and a checkpoint."""
+        figures = self._learn_and_validate()
+        config, metric, now = self.config, self.config.early_stop.metric, self.progress
+        row: dict[str, Any] = {
+            "epoch": now.epoch + 1,
+            "lr": self._rate(self.sampler.batches_per_epoch - 1),
+            "train_loss": now.loss_sum / now.steps if now.steps else None,
         }
+        if config.mean_teacher.weight is not None:
+            row["train_disagreement"] = now.disagreement_sum / now.steps if now.steps else None
+        if len(self.phases) > 1:
+            row["phase"] = now.phase + 1
+        row |= figures
+        better = self._better(row[metric])
+        now.epoch, now.batch, now.steps, now.loss_sum, now.disagreement_sum = now.epoch + 1, 0, 0, 0.0, 0.0
+        now.waited, now.drops = after_epoch(config.schedule, now.waited, now.drops, better)
+        if better:
+            now.best_score, now.best_epoch, now.epochs_since_best = row[metric], now.epoch, 0
+            self.best = weights_of(self._learner.judged)
+        else:
+            now.epochs_since_best += 1
+        self._log(**row)
+        self.report(row)
+        self._good = capture(self._learner, now)
+        self._files.save(self._good, self._good, self.best)
+        self._bar.set_postfix({metric: f"{row[metric]:.4f}", "best": f"{now.best_score:.4f}"})
 
+    def _learn_and_validate(self) -> dict[str, Any]:
+        config = self.config
+        while True:
+            try:
+                self._train_epoch()
+                return val_figures(
+                    self._learner,
+                    self._phase,
+                    self.val,
+                    self.taxonomy,
+                    config.hierarchy,
+                    config.batch_size,
+                    config.workers,
+                )
+            except NotFiniteError as event:
+                self._go_back(event, None)
 
-def _on(pixels: np.ndarray[Any, Any], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(pixels).to(device, memory_format=torch.channels_last)
+    def _rate(self, batch: int) -> float:
+        """Learning rate at a batch of the running epoch."""
+        phase, now, per_epoch = self._phase, self.progress, self.sampler.batches_per_epoch
+        peak = scaled_rate(phase.lr, self.config.optimizer.lr_batch_size, self.config.batch_size)
+        step = (now.epoch - now.phase_epoch) * per_epoch + batch
+        rate = learning_rate(self.config.schedule, peak, step, phase.epochs * per_epoch, per_epoch, now.drops)
+        return rate * now.rate_factor
+
+    def _better(self, score: float) -> bool:
+        best = self.progress.best_score
+        return best is None or (score < best if self.config.early_stop.metric == "val_loss" else score > best)
+
+    def _train_epoch(self) -> None:
+        """What is left of the running epoch."""
+        batches = self.sampler.batches(self.progress.epoch)
+        self._phase.set_mode(self.model)
+        while self.progress.batch < len(batches):
+            try:
+                for batch, rows, pixels, view in self._batches(batches):
+                    self.progress.batch = batch
+                    self._step(len(batches), rows, pixels, view)
+                self.progress.batch = len(batches)
+            except NotFiniteError as event:
+                self._go_back(event, self.progress.batch)
+
+    def _batches(self, batches: Sequence[Rows]) -> Iterator[tuple[int, Rows, FloatArray, FloatArray | None]]:
+        """Number, rows and pixels of each batch to come, and the same images as the teacher sees them."""
+        config, now = self.config, self.progress
+        numbers = [b for b in range(now.batch, len(batches)) if [now.epoch, b] not in now.left_out]
+        left = [batches[b] for b in numbers]
+
+        def made(seed: int) -> Iterator[FloatArray]:
+            return training_batches(self.train.images, left, config.augment, seed, now.epoch, config.workers)
+
+        taught = self._teacher_weight(0) > 0
+        yield from zip(
+            numbers, left, made(config.seed), made(view_seed(config.seed)) if taught else repeat(None), strict=False
+        )
+
+    def _teacher_weight(self, batch: int) -> float:
+        """Weight of agreeing with the teacher at a batch of the running epoch; 0 without one."""
+        teacher, now = self.config.mean_teacher, self.progress
+        if teacher.weight is None or self._phase.last_layer_only:
+            return 0.0
+        return ramped(teacher.weight, now.epoch + batch / self.sampler.batches_per_epoch, teacher.ramp_epochs)
+
+    def _step(self, batches: int, rows: Rows, pixels: FloatArray, view: FloatArray | None) -> None:
+        """One batch of the running epoch's."""
+        now, every = self.progress, self.config.checkpoint_every_steps
+        if due(self.config.rollback, now, self._good.progress):
+            self._good = capture(self._learner, now)
+        rate, weight = self._rate(now.batch), self._teacher_weight(now.batch)
+        step = self._learner.learn(rows, pixels, rate, now.updates, view, weight)
+        now.updates += step.updated
+        now.overflows += not step.updated
+        now.batch, now.steps = now.batch + 1, now.steps + 1
+        now.loss_sum += step.loss
+        now.disagreement_sum += step.disagreement
+        self._bar.update()
+        if every is not None and now.batch % every == 0 and now.batch < batches:
+            self._files.save(capture(self._learner, now), self._good, self.best)
+
+    def _go_back(self, event: NotFiniteError, batch: int | None) -> None:
+        """Back to the last good state, past the batch that was to blame (None: the validation).
+
+        Raises:
+            DivergedError: if training went back often enough.
+        """
+        config, failed = self.config, self.progress
+        place = f"epoch {failed.epoch + 1}, " + ("validation" if batch is None else f"step {batch + 1}")
+        if failed.rollbacks >= config.rollback.limit:
+            raise DivergedError(
+                f"{self.folder.root}: {event} in {place}, after {failed.rollbacks} times back to the last good state; "
+                f"lower optimizer.lr (now {config.optimizer.lr:g})"
+                + (f", or set precision to fp32 (now {self.precision})" if self.precision != "fp32" else "")
+            )
+        counts = after_rollback(config.rollback, failed, self._good, batch)
+        self.progress = replace(put_back(self._good, self._learner), **counts)
+        self._log(
+            event="rollback",
+            what=event.what,
+            value=str(event.value),
+            at=place,
+            back_to=f"epoch {self.progress.epoch + 1}, step {self.progress.batch + 1}",
+            rate_factor=self.progress.rate_factor,
+        )
+        self._bar.n = self.progress.epoch * self.sampler.batches_per_epoch + self.progress.batch
+        self._bar.refresh()
+
+    def _log(self, **values: Any) -> None:
+        with self._files.writing():
+            self.folder.log(**values)
+        self.progress.rows += 1

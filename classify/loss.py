@@ -27,7 +27,7 @@ from weakray.errors import ConfigError
 from weakray.taxonomy import Taxonomy
 
 LossKind = Literal["bce", "chexnet", "focal", "asl", "auc_margin", "unconditional"]
-Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits, values, mask, all (n, k) → ()
+Criterion = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # as `Loss.__call__`
 Pairwise = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # logits, values, uncertain → losses, all (n, k)
 
 

@@ -215,7 +215,7 @@ class StudyBatches:
     Attributes:
         images: of `studies.image_ids`, row by row.
         studies: what belongs together.
-        batches: study rows of each batch, as `classify.batches.epoch_batches(len(studies), ...)` gives them.
+        batches: study rows of each batch, as `classify.sampler.Sampler.batches` gives them.
     """
 
     images: Images

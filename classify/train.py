@@ -10,25 +10,43 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from tqdm import tqdm
 
 from classify.cache import cached_images
-from classify.compute import bf16_pays, torch_device, torch_threads
+from classify.checkpoint_files import writing
+from classify.compute import torch_device, torch_precision, torch_threads
+from classify.curves import draw_curves
 from classify.images import Images, PreparedImages
 from classify.label_statistics import REPORT, label_report, warn
-from classify.labels import SoftLabels, Uncertainty, constant_findings, lift_ancestors, policies, targets, without
-from classify.loop import Part, Trainer
+from classify.labels import (
+    UNSURE,
+    SoftLabels,
+    Targets,
+    Uncertainty,
+    constant_findings,
+    lift_ancestors,
+    policies,
+    targets,
+    without,
+)
+from classify.loop import Trainer
 from classify.loss import counted_targets, criterion
 from classify.member import Member, load_member, save_member
 from classify.model import Classifier
+from classify.phase import Phase
+from classify.sampler import Sampler
 from classify.settings import Metric, TrainConfig
+from classify.target_source import FixedTargets, MovingTargets, TargetSource
 from classify.tracking import tracked
 from classify.transfer import Transfer, take_weights
+from classify.validation import Part
 from weakray.config import StrictModel, to_plain
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, DataError
-from weakray.files import write_json
+from weakray.files import sha256_json, write_json
 from weakray.runs import open_run
+from weakray.taxonomy import Taxonomy
 
 
 class TrainResult(StrictModel):
@@ -40,6 +58,12 @@ class TrainResult(StrictModel):
     score: float
     lifted_labels: int  # train labels raised because a child was present or uncertain
     untaught: list[str]  # findings without a present or without an absent train label: left out of the loss
+    unscored: list[str] = Field([])  # findings without a present or without an absent val label: left out of the score
+    left_out_images: int = 0  # images drawn for an epoch that filled no batch
+    rollbacks: int = 0  # times that a loss or gradient was not finite and training went back
+    left_out_batches: int = 0  # batches left out for it
+    fp16_overflows: int = 0  # steps that changed nothing while the loss scale was found
+    unusable_checkpoints: int = 0  # broken files passed over on resuming
     model_sha256: str
     transfer: Transfer | None = None  # what came from `init`
 
@@ -49,8 +73,9 @@ def run(config: TrainConfig) -> TrainResult:
 
     Raises:
         ConfigError: if the settings do not go together, or `init` is a classifier of another backbone.
-        DataError: if the dataset has no train or val image, or no finding that could be learned.
-        RunError: if the loss is not finite, or the metric is undefined on val.
+        DataError: if the dataset has no train or val image, no finding that could be learned, or none to score on val.
+        DivergedError: if losses are not finite again and again.
+        RunError: if a file cannot be written, or no checkpoint can be used.
     """
     return train(config, watch=None)
 
@@ -67,48 +92,61 @@ def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None
         return TrainResult(**done)
     taught, lifted = _part(dataset, "train", config, uncertainty)
     val, _ = _part(dataset, "val", config, ["ignore"] * len(uncertainty))
-    untaught = _untaught(dataset, taught)
+    untaught, unscored = _untaught(dataset, taught), _unscored(dataset, val, config)
     taught, val = (replace(part, counted=without(part.counted, untaught)) for part in (taught, val))
     names = [dataset.taxonomy.names[k] for k in untaught]
     labels = label_report(dataset, ("train", "val"), config.consistency, config.blanks)
     write_json(folder.root / REPORT, to_plain(labels))
     warn([*labels.warnings, *(f"train: {name}: left out of the loss, for nothing would teach it" for name in names)])
+    sampler = Sampler.make(config.sampler, taught.full.values, config.batch_size, config.seed)
+    run_id = sha256_json([str(folder.root.resolve()), folder.key])[:16]
     device = torch_device(config.device)
     devices = [device] if device.type == "cuda" else []
     with (
         torch_threads(config.threads),
         torch.random.fork_rng(devices=devices),
-        tracked(config.wandb, folder.root, to_plain(config)) as report,
+        tracked(config.wandb, folder.root, run_id, to_plain(config)) as report,
     ):
         torch.manual_seed(config.seed)
-        model = Classifier(config.model, len(dataset.taxonomy))
+        unsure = bool((taught.full.values == UNSURE).any())
+        model = Classifier(config.model, len(dataset.taxonomy), uncertain=unsure)
         transfer = None if source is None else take_weights(model, dataset.taxonomy, source)
         if transfer is not None:
             write_json(folder.root / "transfer.json", to_plain(transfer))
             tqdm.write(transfer.line, file=sys.stderr)
         model.to(device)
-        bf16 = bf16_pays(device, model) if config.bf16 == "auto" else config.bf16
-        loss = criterion(config.loss, taught.counted, device, dataset.taxonomy)
+        precision = torch_precision(config.precision, device, model)
+        phases = _phases(config, taught, val, untaught, device, dataset.taxonomy)
 
         def epoch_ended(row: Mapping[str, Any]) -> None:
             report(row)
             if watch is not None:
                 watch(row)
 
-        trainer = Trainer(model, config, taught, val, dataset.taxonomy, loss, device, bf16, folder, epoch_ended)
+        trainer = Trainer(
+            model, config, phases, taught, sampler, val, dataset.taxonomy, device, precision, folder, epoch_ended
+        )
         progress, best = trainer.fit()
-    sha256 = save_member(folder.root, best, config.model, dataset.taxonomy, config.hierarchy, config.blanks)
-    result = TrainResult(
-        best_epoch=progress.best_epoch,
-        epochs=progress.epoch,
-        metric=config.early_stop.metric,
-        score=progress.best_score if progress.best_score is not None else float("nan"),
-        lifted_labels=lifted,
-        untaught=names,
-        model_sha256=sha256,
-        transfer=transfer,
-    )
-    folder.finish(to_plain(result))
+    with writing(folder.root, "the checkpoint at the end of training is whole"):
+        draw_curves(folder.metrics(), progress.best_epoch, folder.root / "curves.png")
+        sha256 = save_member(folder.root, best, config.model, dataset.taxonomy, config.hierarchy, config.blanks)
+        result = TrainResult(
+            best_epoch=progress.best_epoch,
+            epochs=progress.epoch,
+            metric=config.early_stop.metric,
+            score=progress.best_score if progress.best_score is not None else float("nan"),
+            lifted_labels=lifted,
+            untaught=names,
+            unscored=[dataset.taxonomy.names[k] for k in unscored],
+            left_out_images=sampler.left_out,
+            rollbacks=progress.rollbacks,
+            left_out_batches=len(progress.left_out),
+            fp16_overflows=progress.overflows,
+            unusable_checkpoints=progress.unusable,
+            model_sha256=sha256,
+            transfer=transfer,
+        )
+        folder.finish(to_plain(result))
     shutil.rmtree(folder.checkpoints)  # several times the model's size, and of no more use
     return result
 
@@ -150,6 +188,37 @@ def _untaught(dataset: Dataset, taught: Part) -> list[int]:
             "see `weakray classify labels`, and set uncertainty or blanks so that some count"
         )
     return found
+
+
+def _unscored(dataset: Dataset, val: Part, config: TrainConfig) -> list[int]:
+    """Class ids of the findings that the val labels cannot score."""
+    found = constant_findings(val.full)
+    if len(found) == len(dataset.taxonomy) and config.early_stop.metric != "val_loss":
+        raise DataError(
+            f"{dataset.root}: {config.early_stop.metric} is undefined, no finding is present in some val images and "
+            "absent in others; set early_stop.metric to val_loss, or make a larger val split"
+        )
+    return found
+
+
+def _phases(
+    config: TrainConfig, taught: Part, val: Part, untaught: list[int], device: torch.device, taxonomy: Taxonomy
+) -> list[Phase]:
+    """What is trained one after the other."""
+
+    def source(given: Targets) -> TargetSource:
+        return FixedTargets(given) if config.moving_labels is None else MovingTargets(given, config.moving_labels)
+
+    lr, second = config.optimizer.lr, config.second_phase
+    loss = criterion(config.loss, taught.counted, device, taxonomy)
+    phases = [Phase(config.epochs, lr, source(taught.counted), val.counted, loss)]
+    if second.epochs is not None and second.child_mask:
+        phases.append(replace(phases[0], epochs=second.epochs, lr=second.lr or lr, last_layer_only=True))
+    elif second.epochs is not None:
+        learnt, checked = without(taught.full, untaught), without(val.full, untaught)
+        loss = criterion(config.loss, learnt, device, taxonomy)
+        phases.append(Phase(second.epochs, second.lr or lr, source(learnt), checked, loss, last_layer_only=True))
+    return phases
 
 
 def _images(dataset: Dataset, image_ids: list[str], config: TrainConfig) -> Images:

@@ -56,8 +56,8 @@ def attempt(trial: Any, settings: Mapping[str, Any], metric: str, prune: bool) -
     seen = set[int]()
 
     def watch(row: Mapping[str, Any]) -> None:
-        if row["epoch"] in seen:
-            return  # done again after an interruption
+        if "epoch" not in row or row["epoch"] in seen:
+            return  # an event, or done again after an interruption
         seen.add(row["epoch"])
         trial.report(score_of(row, metric), row["epoch"])
         if prune and trial.should_prune():
@@ -80,7 +80,7 @@ def attempt(trial: Any, settings: Mapping[str, Any], metric: str, prune: bool) -
             raise
         ended = Ended("oom", message=str(error))
     else:
-        kept = next(row for row in RunFolder(folder, "").metrics() if row["epoch"] == result.best_epoch)
+        kept = next(row for row in RunFolder(folder, "").metrics() if row.get("epoch") == result.best_epoch)
         return Ended("done", score_of(kept, metric), result.best_epoch)
     if ended.outcome == "oom":
         _free_memory()

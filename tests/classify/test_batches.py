@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from classify.augment import AugmentConfig
-from classify.batches import ahead, epoch_batches, epoch_order, plain_batches, training_batches
+from classify.batches import ahead, epoch_order, plain_batches, training_batches
 from classify.images import PreparedImages
 from weakray.dataset import Dataset
 from weakray.imaging import InputSpec, prepare, read_image
@@ -34,19 +34,12 @@ def test_each_epoch_has_its_own_order_of_all_images() -> None:
     assert epoch_order(20, 2, 0).tolist() != orders[0]
 
 
-def test_what_does_not_fill_a_batch_waits_for_another_epoch() -> None:
-    batches = epoch_batches(10, 4, 0, 0)
-    assert [len(rows) for rows in batches] == [4, 4]
-    assert np.concatenate(batches).tolist() == epoch_order(10, 0, 0)[:8].tolist()
-    assert [len(rows) for rows in epoch_batches(3, 4, 0, 0)] == [3]
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_do_not_depend_on_workers_or_on_where_the_epoch_resumes(dataset: Dataset, workers: int) -> None:
     images = PreparedImages(dataset, dataset.ids_of("train"), SPEC, cache=True)
-    batches = epoch_batches(len(images), 5, 9, 2)
-    whole = list(training_batches(images, batches, AugmentConfig(), 9, 2, 1))
-    rest = list(training_batches(images, batches[2:], AugmentConfig(), 9, 2, workers))
+    batches = epoch_order(len(images), 9, 2)[:20].reshape(4, 5)
+    whole = list(training_batches(images, list(batches), AugmentConfig(), 9, 2, 1))
+    rest = list(training_batches(images, list(batches[2:]), AugmentConfig(), 9, 2, workers))
     assert [pixels.shape for pixels in whole] == [(5, 1, 48, 48)] * 4
     assert whole[0].dtype == np.float32
     assert 0 <= whole[0].min() < whole[0].max() <= 1

@@ -232,7 +232,7 @@ def test_training_from_the_cache_gives_the_same_bytes(
         "epochs": 1,
         "batch_size": 6,
         "threads": 1,
-        "bf16": False,
+        "precision": "fp32",
     }
     for name, cache in (("memory", None), ("built", tmp_path / "cache"), ("found", tmp_path / "cache")):
         classify.train.run(validate(TrainConfig, plain | {"out": tmp_path / name, "cache_folder": cache}))

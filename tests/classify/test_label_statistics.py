@@ -126,7 +126,7 @@ def test_a_missing_split_is_reported(make_spots: Callable[..., Dataset], tmp_pat
 
 def settings(data: Path, out: Path, **changed: Any) -> TrainConfig:
     model = {"backbone": "test_resnet", "input": {"size_px": 48}}
-    plain = {"data": data, "out": out, "model": model, "epochs": 1, "batch_size": 6, "threads": 1, "bf16": False}
+    plain = {"data": data, "out": out, "model": model, "epochs": 1, "batch_size": 6, "threads": 1, "precision": "fp32"}
     return validate(TrainConfig, plain | changed)
 
 

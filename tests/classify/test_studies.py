@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from classify.augment import AugmentConfig
-from classify.batches import epoch_batches
 from classify.images import PreparedImages
 from classify.model import Classifier, ModelConfig
+from classify.sampler import Sampler, SamplerConfig
 from classify.studies import ByView, StudyBatches, group, is_frontal, study_logits
 from weakray.dataset import Dataset
 from weakray.errors import DataError
@@ -145,7 +145,7 @@ def test_rows_of_studies_become_rows_of_images(visited: Dataset) -> None:
 def test_batches_hold_real_images_alone_whatever_the_workers(visited: Dataset) -> None:
     found = group(visited, "train", "sum")
     images = PreparedImages(visited, found.image_ids, InputSpec(size_px=48), cache=True)
-    rows = epoch_batches(len(found), 4, 3, 1)
+    rows = Sampler.make(SamplerConfig(), np.ones((len(found), 1), np.float32), 4, 3).batches(1)
     made, again = (
         list(StudyBatches(images, found, rows).augmented(AugmentConfig(), 3, 1, workers)) for workers in (1, 3)
     )

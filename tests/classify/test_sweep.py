@@ -34,7 +34,7 @@ TRAIN = {
     "epochs": 1,
     "batch_size": 6,
     "threads": 1,
-    "bf16": False,
+    "precision": "fp32",
 }
 SPACE = {
     "optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True},

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,15 @@ import pytest
 import torch
 
 import classify.loop
-import classify.train
-from classify.checkpoint import Progress, restore, save
-from classify.loss import Criterion, criterion
+from classify.batches import training_batches
+from classify.ema import Ema
+from classify.mean_teacher import view_seed
 from classify.member import load_member
-from classify.settings import TrainConfig
 from classify.train import run
-from weakray.config import validate
+from tests.classify.trainings import rows_of, settings
 from weakray.dataset import Dataset
-from weakray.errors import ConfigError, DataError, RunError
-
-MODEL = {"backbone": "test_resnet", "input": {"size_px": 48}}
-
-
-def settings(data: Path, out: Path, **changed: Any) -> TrainConfig:
-    plain = {"data": data, "out": out, "model": MODEL, "epochs": 3, "batch_size": 6, "threads": 1, "bf16": False}
-    return validate(TrainConfig, plain | changed)
+from weakray.errors import DataError, RunError
+from weakray.imaging import read_image
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +28,6 @@ def straight(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("straight") / "member"
     run(settings(dataset.root, out))
     return out
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
-
-
-def kill_at_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    calls = iter(range(10_000))
-
-    def fragile_criterion(*given: Any) -> Criterion:
-        whole = criterion(*given)
-
-        def fragile(*args: torch.Tensor) -> torch.Tensor:
-            if next(calls) == step:
-                raise Killed
-            return whole(*args)
-
-        return fragile
-
-    monkeypatch.setattr(classify.train, "criterion", fragile_criterion)
 
 
 def test_a_run_leaves_a_member_and_a_row_an_epoch(straight: Path, dataset: Dataset) -> None:
@@ -92,54 +64,6 @@ def test_another_seed_gives_another_model(straight: Path, dataset: Dataset, tmp_
     assert (tmp_path / "m" / "model.safetensors").read_bytes() != (straight / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("step", "every"),
-    [
-        (2, None),  # before any checkpoint
-        (5, None),  # at the start of the second epoch (a validation is a call too)
-        (8, 1),  # within the second epoch, checkpoints at each step
-        (8, 2),
-        (14, 3),  # in the last validation
-    ],
-)
-def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
-    straight: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, every: int | None
-) -> None:
-    config = settings(dataset.root, tmp_path / "m", checkpoint_every_steps=every)
-    with monkeypatch.context() as patch:
-        kill_at_step(patch, step)
-        with pytest.raises(Killed):
-            run(config)
-    assert not (tmp_path / "m" / "done.json").exists()
-    if step == 8:
-        state = json.loads((tmp_path / "m" / "checkpoints" / "state.json").read_text())
-        assert state["progress"]["epoch"] == 1
-        assert state["progress"]["batch"] == {1: 3, 2: 2}[every or 0]
-    torch.rand(17)  # other work of the new process
-    run(config)
-    for name in ("model.safetensors", "metrics.jsonl", "model.json"):
-        assert (tmp_path / "m" / name).read_bytes() == (straight / name).read_bytes()
-
-
-def test_killed_between_the_figures_and_the_checkpoint(
-    straight: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die_in_epoch_2(folder: Path, progress: Progress, *rest: Any) -> None:
-        if progress.epoch == 2:
-            raise Killed
-        save(folder, progress, *rest)
-
-    config = settings(dataset.root, tmp_path / "m")
-    with monkeypatch.context() as patch:
-        patch.setattr(classify.loop, "save", die_in_epoch_2)
-        with pytest.raises(Killed):
-            run(config)
-    assert len((tmp_path / "m" / "metrics.jsonl").read_text().splitlines()) == 2
-    run(config)
-    for name in ("model.safetensors", "metrics.jsonl"):
-        assert (tmp_path / "m" / name).read_bytes() == (straight / name).read_bytes()
-
-
 def test_a_finished_run_is_not_done_again_even_where_it_was_moved(
     straight: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,54 +71,6 @@ def test_a_finished_run_is_not_done_again_even_where_it_was_moved(
     monkeypatch.setattr(classify.loop.Trainer, "fit", None)
     result = run(settings(dataset.root, tmp_path / "moved"))
     assert result.epochs == 3
-
-
-def test_bf16_resumes_bit_for_bit_too(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, parted = (
-        settings(dataset.root, tmp_path / name, bf16=True, epochs=2, checkpoint_every_steps=1) for name in "ab"
-    )
-    run(whole)
-    with monkeypatch.context() as patch:
-        kill_at_step(patch, 7)
-        with pytest.raises(Killed):
-            run(parted)
-    run(parted)
-    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
-    assert (tmp_path / "a/metrics.jsonl").read_bytes() == (tmp_path / "b/metrics.jsonl").read_bytes()
-
-
-def test_random_numbers_come_back_with_the_checkpoint(tmp_path: Path) -> None:
-    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.5))
-    model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-
-    def step() -> list[float]:
-        optimizer.zero_grad()
-        loss = model(torch.rand(2, 2, 5, 7)).square().sum()
-        loss.backward()
-        optimizer.step()
-        return [loss.item(), *[p.sum().item() for p in model.parameters()]]
-
-    step()
-    progress = Progress(epoch=1, batch=2, loss_sum=0.1 + 0.2, best_epoch=1, best_score=1 / 3, epochs_since_best=4)
-    save(tmp_path, progress, model, optimizer, {"w": torch.ones(2)})
-    expected = [step(), step()]
-    back, best = restore(tmp_path, model, optimizer)
-    assert back == progress
-    assert best is not None
-    assert best["w"].tolist() == [1, 1]
-    assert [step(), step()] == expected
-    layouts = {v.stride() for s in optimizer.state.values() for k, v in s.items() if k == "exp_avg" and v.ndim == 4}
-    assert layouts == {next(model.parameters()).stride()}
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
-
-
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    model = torch.nn.Linear(2, 3)
-    save(tmp_path, Progress(), model, torch.optim.AdamW(model.parameters()), None)
-    other = torch.nn.Linear(2, 4)
-    with pytest.raises(RunError, match=r"(?s)the checkpoint cannot be used .*remove the run folder"):
-        restore(tmp_path, other, torch.optim.AdamW(other.parameters()))
 
 
 def test_training_reads_no_tune_or_test_image_or_label(
@@ -215,46 +91,97 @@ def test_early_stop_keeps_the_best_epoch(dataset: Dataset, tmp_path: Path, monke
     scores = iter([0.6, 0.7, 0.7, 0.5, 0.9])
     weights: list[torch.Tensor] = []
 
-    def validate_(trainer: Any, epoch: int) -> dict[str, float]:
-        weights.append(trainer.model.conv.weight.detach().clone())
+    def figures(learner: Any, *_: Any) -> dict[str, float]:
+        weights.append(learner.model.conv.weight.detach().clone())
         return {"val_macro_auroc": next(scores)}
 
-    monkeypatch.setattr(classify.loop.Trainer, "_validate", validate_)
+    monkeypatch.setattr(classify.loop, "val_figures", figures)
     early = {"metric": "val_macro_auroc", "patience_epochs": 2}
     result = run(settings(dataset.root, tmp_path / "m", epochs=5, early_stop=early))
     assert (result.best_epoch, result.epochs, result.score) == (2, 4, 0.7)
     torch.testing.assert_close(load_member(tmp_path / "m").model.conv.weight, weights[1], rtol=0, atol=0)
 
 
+def test_the_average_is_validated_and_kept(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def figures(learner: Any, *_: Any) -> dict[str, float]:
+        seen.append(tuple(model.conv.weight.detach().clone() for model in (learner.judged, learner.model)))
+        return {"val_macro_auroc": 0.5}
+
+    monkeypatch.setattr(classify.loop, "val_figures", figures)
+    run(settings(dataset.root, tmp_path / "m", epochs=1, ema={"decay": 0.9}))
+    average, last = seen[0]
+    assert not torch.equal(average, last)
+    assert torch.equal(load_member(tmp_path / "m").model.conv.weight, average)
+
+
+def test_the_teacher_sees_another_view_and_the_average_starts_anew_in_the_second_phase(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    updates: list[int] = []
+    update = Ema.update
+
+    def spy(*given: Any) -> Any:
+        seeds.append(given[3])
+        return training_batches(*given)
+
+    def count(ema: Any, model: Any, number: int) -> None:
+        updates.append(number)
+        update(ema, model, number)
+
+    monkeypatch.setattr(classify.loop, "training_batches", spy)
+    monkeypatch.setattr(Ema, "update", count)
+    teacher = {"ema": {"decay": 0.9}, "mean_teacher": {"weight": 1.0}}
+    run(settings(dataset.root, tmp_path / "m", epochs=1, second_phase={"epochs": 1}, **teacher))
+    assert seeds == [0, view_seed(0), 0]
+    assert updates == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
 def test_a_loss_is_better_when_lower(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.6, 0.4, 0.5])
-    monkeypatch.setattr(classify.loop.Trainer, "_validate", lambda *_: {"val_loss": next(losses)})
+    monkeypatch.setattr(classify.loop, "val_figures", lambda *_: {"val_loss": next(losses)})
     result = run(settings(dataset.root, tmp_path / "m", early_stop={"metric": "val_loss"}))
     assert (result.best_epoch, result.score) == (2, 0.4)
 
 
-def test_an_undefined_metric_is_an_error(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classify.loop.Trainer, "_validate", lambda *_: {"val_macro_auroc": None})
-    with pytest.raises(RunError, match="val_macro_auroc: undefined, no finding has both .*val_loss"):
-        run(settings(dataset.root, tmp_path / "m"))
-
-
-def test_a_loss_that_is_not_finite_stops_with_the_place(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_split_that_nothing_can_come_of_is_refused_before_training(
+    make_spots: Callable[..., Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sick_after(steps: int) -> Callable[..., Criterion]:
-        def made(*given: Any) -> Criterion:
-            whole, calls = criterion(*given), iter(range(100))
-            return lambda *args: whole(*args) * (1.0 if next(calls) < steps else float("nan"))
+    data = make_spots(tmp_path / "data")
+    val, train = data.ids_of("val"), data.ids_of("train")
+    data.labels.loc[val] = 1.0
+    monkeypatch.setattr(Dataset, "load", lambda _: data)
+    with pytest.raises(DataError, match="val_macro_auroc is undefined, .*early_stop.metric to val_loss"):
+        run(settings(data.root, tmp_path / "m"))
+    result = run(settings(data.root, tmp_path / "m", epochs=1, early_stop={"metric": "val_loss"}))
+    assert result.unscored == data.taxonomy.names
+    data.labels.loc[train] = float("nan")
+    with pytest.raises(DataError, match="no finding has both present and absent train labels"):
+        run(settings(data.root, tmp_path / "m", blanks="ignore"))
 
-        return made
 
-    monkeypatch.setattr(classify.train, "criterion", sick_after(0))
-    with pytest.raises(RunError, match=r"became nan in epoch 1, step 1; lower optimizer\.lr \(now 0\.001\)"):
-        run(settings(dataset.root, tmp_path / "m"))
-    monkeypatch.setattr(classify.train, "criterion", sick_after(4))
-    with pytest.raises(RunError, match="became nan in the validation of epoch 1; lower optimizer.lr"):
-        run(settings(dataset.root, tmp_path / "n"))
+def test_a_finding_that_is_all_blank_or_one_sided_is_named(
+    make_spots: Callable[..., Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_spots(tmp_path / "data", train=25, others=7)  # a val batch of one at the end
+    data.labels.loc[data.ids_of("train"), "Mass"] = float("nan")
+    val = data.ids_of("val")
+    data.labels.loc[val] = np.arange(7)[:, None] % 2
+    data.labels.loc[val, "Pneumonia"] = 0.0
+    monkeypatch.setattr(Dataset, "load", lambda _: data)
+    result = run(settings(data.root, tmp_path / "m", epochs=1, blanks="ignore"))
+    assert result.untaught == ["Mass"]
+    assert result.unscored == ["Pneumonia"]
+    assert result.left_out_images == 1
+    assert rows_of(tmp_path / "m")[0]["val_auroc/Pneumonia"] is None
+
+
+def test_curves_and_figures_are_always_there(straight: Path) -> None:
+    picture = read_image(straight / "curves.png")
+    assert picture.shape[0] < picture.shape[1]
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100  # lines, not an empty sheet
 
 
 def test_it_learns_the_spots(make_spots: Callable[..., Dataset], tmp_path: Path) -> None:
@@ -278,35 +205,6 @@ def test_a_dataset_without_val_is_refused(make_spots: Callable[..., Dataset], tm
     data = make_spots(tmp_path / "data", others=0)
     with pytest.raises(DataError, match="expected images in split val, got none"):
         run(settings(data.root, tmp_path / "m"))
-
-
-def test_tracking_without_its_package_is_a_clear_error(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="wandb: offline needs the package wandb"):
-        run(settings(dataset.root, tmp_path / "m", wandb="offline"))
-
-
-def test_tracking_gets_every_epoch(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-
-    class Run:
-        def log(self, row: Any) -> None:
-            seen.append(row["epoch"])
-
-        def finish(self) -> None:
-            seen.append("finished")
-
-    class Fake:
-        @staticmethod
-        def init(**settings_: Any) -> Run:
-            seen.append((settings_["mode"], settings_["dir"], settings_["config"]["epochs"]))
-            return Run()
-
-    monkeypatch.setitem(sys.modules, "wandb", Fake)
-    run(settings(dataset.root, tmp_path / "m", wandb="offline", epochs=2))
-    assert seen == [("offline", str(tmp_path / "m"), 2), 1, 2, "finished"]
 
 
 def test_a_member_whose_weights_changed_is_refused(straight: Path, tmp_path: Path) -> None:
