@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from camgen.components import SHAPE_NAMES, Components
-from camgen.scoring import PaddedTruth, padded_iou
+from camgen.scoring import PaddedTruth, pair_iou
 from weakray.config import StrictModel
 
 Array = npt.NDArray[np.float64]
@@ -80,41 +80,83 @@ def matched_pairs(found: Components, truth: PaddedTruth) -> Pairs:
 
     True boxes in images without a pseudo-box have no pair.
     """
-    overlap = padded_iou(found.boxes_rel, truth.boxes_rel)
-    centres = (found.boxes_rel[..., :2] + found.boxes_rel[..., 2:]) / 2
-    wanted = (truth.boxes_rel[..., :2] + truth.boxes_rel[..., 2:]) / 2
-    distance = np.linalg.norm(centres[:, :, None] - wanted[:, None], axis=-1)  # at most sqrt(2)
-    closeness = np.where(found.valid[:, :, None], np.where(overlap > 0, 2 + overlap, -distance), -np.inf)
-    image, place = np.nonzero(truth.valid & found.valid.any(axis=1, keepdims=True))
-    chosen = closeness[image, :, place].argmax(axis=1) if len(image) else np.zeros(0, np.int64)
-    return Pairs(features_of(found)[image, chosen], to_centre_log(truth.boxes_rel[image, place]), image)
+    matched = _match(found.with_options, features_of(found)[None], truth)
+    seen = matched.present[0]
+    return Pairs(matched.features[0, seen], matched.target[seen], matched.image[seen])
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """`Pairs` under o options; `present` `(o, m)` is False for true boxes in images without a pseudo-box."""
+
+    features: Array
+    target: Array
+    image: npt.NDArray[np.int64]
+    present: npt.NDArray[np.bool_]
+
+
+def _match(found: Components, features: Array, truth: PaddedTruth) -> _Matched:
+    """The pairs of components with an axis of options, whose features are `(o, n, p, f)`."""
+    image, place = np.nonzero(truth.valid)
+    wanted, boxes, valid = truth.boxes_rel[image, place], found.boxes_rel[:, image], found.valid[:, image]
+    overlap = pair_iou(boxes, wanted[:, None])  # (o, m, p)
+    apart = (boxes[..., :2] + boxes[..., 2:]) / 2 - ((wanted[:, :2] + wanted[:, 2:]) / 2)[:, None]
+    distance = np.sqrt((apart**2).sum(axis=-1))  # at most sqrt(2)
+    closeness = np.where(valid, np.where(overlap > 0, 2 + overlap, -distance), -np.inf)
+    if boxes.shape[2] == 0:
+        return _Matched(np.zeros((len(boxes), 0, features.shape[-1])), wanted[:0], image[:0], valid[:, :0, 0])
+    chosen = closeness.argmax(axis=2)[..., None, None]
+    own = np.take_along_axis(features[:, image], chosen, axis=2)[:, :, 0]
+    return _Matched(own, to_centre_log(wanted), image, np.asarray(valid.any(axis=2)))
 
 
 def fit(pairs: Pairs, strength: float) -> Calibration | None:
     """Fits the correction; None (the identity) at infinite strength, or without pairs."""
     if not math.isfinite(strength) or len(pairs.image) == 0:
         return None
-    centre, spread, (weights,) = _solve(pairs, [strength])
+    seen = np.ones((1, len(pairs.image)), bool)
+    centre, spread, weights = _solve(_Matched(pairs.features[None], pairs.target, pairs.image, seen), seen, [strength])
     return Calibration(
         strength=strength,
-        centre=tuple(centre.tolist()),
-        spread=tuple(spread.tolist()),
-        coefficients=tuple(tuple(row) for row in weights.tolist()),
+        centre=tuple(centre[0].tolist()),
+        spread=tuple(spread[0].tolist()),
+        coefficients=tuple(tuple(row) for row in weights[0, 0].tolist()),
     )
 
 
-def _solve(pairs: Pairs, strengths: Sequence[float]) -> tuple[Array, Array, Array]:
-    """Centre and spread `(f,)` of the features, weights `(len(strengths), f + 1, 4)`. Strengths are finite."""
-    centre, spread = pairs.features.mean(axis=0), pairs.features.std(axis=0)
+def _solve(pairs: _Matched, seen: npt.NDArray[np.bool_], strengths: Sequence[float]) -> tuple[Array, Array, Array]:
+    """Fits under every option and strength.
+
+    The penalties of the four targets differ in one weight alone, that of a coordinate on itself; so the normal
+    equations are solved once, with that weight dear, and mended by the Sherman-Morrison formula.
+
+    Args:
+        pairs: of o options.
+        seen: `(o, m)`, those to fit on.
+        strengths: s finite ones.
+
+    Returns:
+        centre and spread of the features `(o, f)`, weights `(o, s, f + 1, 4)`.
+    """
+    weight = seen[..., None].astype(np.float64)
+    number = np.maximum(weight.sum(axis=1), 1)
+    centre = (pairs.features * weight).sum(axis=1) / number
+    spread = np.sqrt((((pairs.features - centre[:, None]) * weight) ** 2).sum(axis=1) / number)
     spread = np.where(spread > 1e-6, spread, 1.0)
-    design = np.concatenate([np.ones((len(pairs.image), 1)), _standard(pairs.features, centre, spread)], axis=1)
-    residual = pairs.target - pairs.features[:, :4]
-    penalty = np.ones((4, design.shape[1]))
-    penalty[:, 0] = _SHIFT_PENALTY
-    penalty[range(4), range(1, 5)] = _OWN_PENALTY
-    left = design.T @ design + np.einsum("s,tf,fg->stfg", np.asarray(strengths), penalty, np.eye(design.shape[1]))
-    right = np.broadcast_to((design.T @ residual).T[None, :, :, None], (*left.shape[:3], 1))
-    return centre, spread, np.linalg.solve(left, right)[..., 0].transpose(0, 2, 1)
+    z = _standard(pairs.features, centre[:, None], spread[:, None])
+    design = np.concatenate([np.ones_like(weight), z], axis=2) * weight
+    residual = pairs.target - pairs.features[..., :4]
+    turned = design.transpose(0, 2, 1)
+    gram, right = turned @ design, turned @ residual
+    size, own = gram.shape[1], np.arange(4)
+    penalty = np.diag(np.array([_SHIFT_PENALTY, *[1.0] * (size - 1)]))
+    dear = gram[:, None] + np.asarray(strengths)[:, None, None] * penalty  # (o, s, f + 1, f + 1)
+    given = np.concatenate([right, np.broadcast_to(np.eye(size)[:, 1:5], right.shape)], axis=2)
+    solved = np.linalg.solve(dear, np.broadcast_to(given[:, None], (*dear.shape[:2], size, 8)))
+    plain, unit = solved[..., :4], solved[..., 4:]  # M⁻¹ b and M⁻¹ e of each target
+    less = (1 - _OWN_PENALTY) * np.asarray(strengths)[:, None]
+    mend = less * plain[..., 1 + own, own] / (1 - less * unit[..., 1 + own, own])
+    return centre, spread, plain + unit * mend[..., None, :]
 
 
 def corrected(calibration: Calibration | None, boxes_rel: Array, features: Array) -> Array:
@@ -126,30 +168,35 @@ def corrected(calibration: Calibration | None, boxes_rel: Array, features: Array
     return from_centre_log(to_centre_log(boxes_rel) + coefficients[0] + z @ coefficients[1:])
 
 
-def held_out(found: Components, pairs: Pairs, fold_of: npt.NDArray[np.int64], strengths: Sequence[float]) -> Array:
-    """Boxes `(len(strengths), n, p, 4)`, every image's corrected by a fit that did not see its fold.
+def held_out(
+    found: Components, truth: PaddedTruth, fold_of: npt.NDArray[np.int64], strengths: Sequence[float]
+) -> Array:
+    """Boxes `(o, s, n, p, 4)`, every image's corrected by a fit that did not see its fold.
 
     Args:
-        found: pseudo-boxes of n images.
-        pairs: their matched pairs.
+        found: pseudo-boxes of n images under o options.
+        truth: their true boxes.
         fold_of: `(n,)`, the fold of each image; a patient's images share one.
-        strengths: to fit with; infinity leaves boxes as they are.
+        strengths: s to fit with; infinity leaves boxes as they are.
     """
-    boxes = np.repeat(found.boxes_rel[None], len(strengths), axis=0)
+    boxes = np.repeat(found.boxes_rel[:, None], len(strengths), axis=1)
     finite = np.array([math.isfinite(s) for s in strengths])
-    if not finite.any():
+    if not finite.any() or truth.count == 0:
         return boxes
     features = features_of(found)
+    pairs = _match(found, features, truth)
+    options, _, places = found.valid.shape
     for fold in np.unique(fold_of):
-        train, here = fold_of[pairs.image] != fold, fold_of == fold
-        if not train.any():
-            continue
-        seen = Pairs(pairs.features[train], pairs.target[train], pairs.image[train])
-        centre, spread, weights = _solve(seen, [s for s in strengths if math.isfinite(s)])
-        z = _standard(features[here], centre, spread)
-        moved = to_centre_log(found.boxes_rel[here]) + weights[:, None, None, 0]
-        moved = moved + np.einsum("npf,sft->snpt", z, weights[:, 1:])
-        boxes[np.ix_(finite, here)] = from_centre_log(moved)
+        seen, here = pairs.present & (fold_of[pairs.image] != fold), np.flatnonzero(fold_of == fold)
+        centre, spread, weights = _solve(pairs, seen, [s for s in strengths if math.isfinite(s)])
+        z = _standard(features[:, here], centre[:, None, None], spread[:, None, None])
+        shift = z.reshape(options, 1, len(here) * places, -1) @ weights[:, :, 1:] + weights[:, :, None, 0]
+        moved = features[:, None, here, :, :4] + shift.reshape(options, -1, len(here), places, 4)
+        # Without a pair to fit on, boxes stay.
+        moved = np.where(
+            seen.any(axis=1)[:, None, None, None, None], from_centre_log(moved), boxes[:, finite][:, :, here]
+        )
+        boxes[np.ix_(np.arange(options), np.flatnonzero(finite), here)] = moved
     return boxes
 
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from camgen.cut_tree import CutTree, grow
 from weakray.imaging import Placement
 
 Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
 SHAPE_NAMES = ("peak", "mean", "centroid_dx", "centroid_dy", "log_spread_x", "log_spread_y", "fill", "log_count")
+_SAMPLES = 4_000_000  # of all cuts of the maps that are cut together: about 40 MB of labels and sums
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,18 @@ class FineMap:
         return self.high <= 0 or self.high == self.low
 
 
+class Cut(NamedTuple):
+    """Where a map is cut: at a fraction of its range in its image, or at a value."""
+
+    relative: bool
+    value: float
+
+
 @dataclass(frozen=True)
 class Components:
-    """Boxes of one finding in n images, p places an image, best peak first.
+    """Boxes of one finding in n images, p places an image, best peak first; under several options, an axis more.
+
+    With options every array but `empty` has their axis `o` in front.
 
     Attributes:
         boxes_rel: `(n, p, 4)` xyxy relative to the image, [0, 1].
@@ -66,18 +78,31 @@ class Components:
     shape: Array
     empty: npt.NDArray[np.bool_]
 
+    @property
+    def with_options(self) -> Components:
+        """The same under one option: an axis of length 1 in front."""
+        return Components(self.boxes_rel[None], self.valid[None], self.peak[None], self.shape[None], self.empty)
+
+    def option(self, index: int) -> Components:
+        """The boxes under one of the options."""
+        return Components(self.boxes_rel[index], self.valid[index], self.peak[index], self.shape[index], self.empty)
+
+    def options(self, index: npt.NDArray[Any]) -> Components:
+        """The boxes under some of the options, by mask or index."""
+        return Components(self.boxes_rel[index], self.valid[index], self.peak[index], self.shape[index], self.empty)
+
     def first(self, places: int) -> Components:
         """At most `places` boxes an image."""
         return Components(
-            self.boxes_rel[:, :places],
-            self.valid[:, :places],
-            self.peak[:, :places],
-            self.shape[:, :places],
+            self.boxes_rel[..., :places, :],
+            self.valid[..., :places],
+            self.peak[..., :places],
+            self.shape[..., :places, :],
             self.empty,
         )
 
     def rows(self, index: npt.NDArray[Any]) -> Components:
-        """Some of the images, by mask or index."""
+        """Some of the images, by mask or index; of boxes without options."""
         return Components(
             self.boxes_rel[index], self.valid[index], self.peak[index], self.shape[index], self.empty[index]
         )
@@ -121,82 +146,104 @@ def find_components(
         min_area: smallest component, as a fraction of the image's area.
         places: at most so many boxes an image, best peak first.
     """
+    found = components_at(maps, [Cut(relative, value)], unit_range=unit_range, min_area=min_area, places=places)
+    return found.option(0)
+
+
+def components_at(
+    maps: Sequence[FineMap], cuts: Sequence[Cut], *, unit_range: bool, min_area: float, places: int
+) -> Components:
+    """`find_components` at many cuts: every array has an axis of `cuts` in front, `empty` alone has none.
+
+    What a component holds is added up once for all cuts of a map, along the tree of components inside components.
+    """
     n = len(maps)
     found = Components(
-        np.zeros((n, places, 4)),
-        np.zeros((n, places), bool),
-        np.zeros((n, places)),
-        np.zeros((n, places, len(SHAPE_NAMES))),
+        np.zeros((len(cuts), n, places, 4)),
+        np.zeros((len(cuts), n, places), bool),
+        np.zeros((len(cuts), n, places)),
+        np.zeros((len(cuts), n, places, len(SHAPE_NAMES))),
         np.array([fine.empty for fine in maps], bool),
     )
-    for i, fine in enumerate(maps):
-        if fine.empty:
-            continue
-        cut = fine.low + value * (fine.high - fine.low) if relative else value
-        if fine.high <= cut:
-            continue
-        unit = 1.0 if unit_range else fine.high
-        rows, count = _boxes(fine, cut, min_area, unit, places)
-        for j, row in enumerate(rows):
-            found.boxes_rel[i, j] = row[:4]
-            found.valid[i, j] = True
-            found.peak[i, j] = row[4]
-            found.shape[i, j] = (*row[4:], math.log(count))
+    relative, value = np.array([cut.relative for cut in cuts], bool), np.array([cut.value for cut in cuts], np.float64)
+    at_once = max(1, _SAMPLES // max([fine.values.size * len(cuts) for fine in maps], default=1))
+    for start in range(0, n, at_once):
+        part = maps[start : start + at_once]
+        at = np.stack([np.where(relative, fine.low + value * (fine.high - fine.low), value) for fine in part])
+        at[found.empty[start : start + at_once]] = np.inf
+        order = np.argsort(at, axis=1)
+        unit = np.array([1.0 if unit_range else fine.high for fine in part])
+        image, level, place, boxes, shapes = _boxes(part, np.sort(at, axis=1), min_area, unit, places)
+        index = (order[image, level], start + image, place)
+        found.boxes_rel[index] = boxes
+        found.valid[index] = True
+        found.peak[index] = shapes[:, 0]
+        found.shape[index] = shapes
     return found
 
 
-def _boxes(fine: FineMap, cut: float, min_area: float, unit: float, places: int) -> tuple[list[tuple[float, ...]], int]:
-    """The components of highest peak, and how many there are.
+def _boxes(
+    maps: Sequence[FineMap], cuts: Array, min_area: float, unit: Array, places: int
+) -> tuple[IntArray, IntArray, IntArray, Array, Array]:
+    """The components of highest peak of each map at each of its cuts `(n, c)`, which rise.
 
-    A component is (x0, y0, x1, y1, peak, mean, centroid dx, dy, log spread x, y, fill), relative to the image.
+    Returns:
+        of m components: which map, which cut, which place; box `(m, 4)` relative to the image, shape `(m, 8)`.
     """
-    values = fine.values
-    rows, columns = values.shape
-    height, width = fine.size_yx
-    above = values > cut
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(above.view(np.uint8), connectivity=8)
-    big = 1 + np.flatnonzero(stats[1:count, cv2.CC_STAT_AREA] >= min_area * height * width)
-    peaks = np.zeros(count, np.float32)
-    np.maximum.at(peaks, labels[above], values[above])
-    first = np.lexsort((stats[big, cv2.CC_STAT_TOP], stats[big, cv2.CC_STAT_LEFT], -peaks[big]))[:places]
-    boxes: list[tuple[float, ...]] = []
-    for label in big[first].tolist():
-        c0, r0, w, h, cells = (int(v) for v in stats[label])
-        part = labels[r0 : r0 + h, c0 : c0 + w] == label
-        inside = values[r0 : r0 + h, c0 : c0 + w]
-        top = 0.0 if r0 == 0 else r0 + 0.5 - _reach(inside[0], values[r0 - 1, c0 : c0 + w], part[0], cut)
-        left = 0.0 if c0 == 0 else c0 + 0.5 - _reach(inside[:, 0], values[r0 : r0 + h, c0 - 1], part[:, 0], cut)
-        r1, c1 = r0 + h, c0 + w
-        # At the image's border there is no sample beyond: the box ends at the border.
-        bottom = r1 - 0.5 + _reach(inside[-1], values[r1, c0:c1], part[-1], cut) if r1 < rows else math.inf
-        right = c1 - 0.5 + _reach(inside[:, -1], values[r0:r1, c1], part[:, -1], cut) if c1 < columns else math.inf
-        y0 = 0.0 if r0 == 0 else max(0.0, top + fine.first_yx[0]) / height
-        x0 = 0.0 if c0 == 0 else max(0.0, left + fine.first_yx[1]) / width
-        y1, x1 = min(1.0, (bottom + fine.first_yx[0]) / height), min(1.0, (right + fine.first_yx[1]) / width)
-        weight = np.where(part, inside, 0).astype(np.float64)
-        total, peak = float(weight.sum()), float(weight.max())
-        across, down = weight.sum(axis=0) / total, weight.sum(axis=1) / total
-        at_x, at_y = np.arange(w) + (c0 + 0.5 + fine.first_yx[1]), np.arange(h) + (r0 + 0.5 + fine.first_yx[0])
-        mean_x, mean_y = float(across @ at_x), float(down @ at_y)
+    size = np.array([fine.values.shape for fine in maps])
+    whole = np.array([fine.size_yx for fine in maps])
+    first = np.array([fine.first_yx for fine in maps])
+    values = np.zeros((len(maps), *size.max(axis=0)), np.float32)
+    for held, fine in zip(values, maps, strict=True):
+        held[: fine.values.shape[0], : fine.values.shape[1]] = fine.values
+    tree = grow(values, cuts)
+    own = np.flatnonzero(tree.area >= np.maximum(min_area * whole.prod(axis=1), 1)[tree.image])
+    group = tree.image * cuts.shape[1] + tree.level  # a map at a cut
+    own = own[np.lexsort((tree.low[0, own], tree.low[1, own], -tree.peak[own], group[own]))]
+    many = np.bincount(group[own], minlength=cuts.size)
+    place = np.arange(len(own)) - (np.cumsum(many) - many)[group[own]]
+    own, place = own[place < places], place[place < places]
+    image, level, total = tree.image[own], tree.level[own], tree.total[own]
+    shapes = np.zeros((len(own), len(SHAPE_NAMES)))
+    boxes = np.zeros((len(own), 4))
+    for axis in (0, 1):
+        extent, offset = whole[image, axis], first[image, axis]
+        edges = _edges(values, tree, own, axis, cuts[image, level], size[image, axis])
+        for end, (edge, border) in enumerate(edges):
+            inside = np.clip((edge + offset) / extent, 0.0, 1.0)
+            boxes[:, 2 * end + 1 - axis] = np.where(border, float(end), inside)
+        mean = tree.moment[axis, own] / total
         # A twelfth of a cell squared is the variance of one cell itself: a single column has a spread too.
-        spread_x = math.sqrt(max(float(across @ (at_x - mean_x) ** 2), 0.0) + 1 / 12) / width
-        spread_y = math.sqrt(max(float(down @ (at_y - mean_y) ** 2), 0.0) + 1 / 12) / height
-        boxes.append(
-            (
-                *(x0, y0, x1, y1),
-                min(1.0, peak / unit),
-                min(1.0, total / cells / unit),
-                mean_x / width - (x0 + x1) / 2,
-                mean_y / height - (y0 + y1) / 2,
-                math.log(spread_x),
-                math.log(spread_y),
-                cells / (w * h),
-            )
-        )
-    return boxes, len(big)
+        variance = np.maximum(tree.square[axis, own] / total - mean**2, 0) + 1 / 12
+        centre = (mean + values.shape[1 + axis] / 2 + offset) / extent
+        shapes[:, 3 - axis] = centre - (boxes[:, 1 - axis] + boxes[:, 3 - axis]) / 2
+        shapes[:, 5 - axis] = np.log(np.sqrt(variance) / extent)
+    shapes[:, 0] = np.minimum(1.0, tree.peak[own] / unit[image])
+    shapes[:, 1] = np.minimum(1.0, total / tree.area[own] / unit[image])
+    shapes[:, 6] = tree.area[own] / (tree.high[:, own] - tree.low[:, own]).prod(axis=0)
+    shapes[:, 7] = np.log(many[group[own]])
+    return image, level, place, boxes, shapes
 
 
-def _reach(edge: Any, beyond: Any, part: Any, cut: float) -> float:
-    """How far past its outermost samples a component goes, in cells, (0, 1): the furthest crossing of the cut."""
-    inner, outer = edge[part].astype(np.float64), beyond[part].astype(np.float64)
-    return float(((inner - cut) / (inner - outer)).max())
+def _edges(
+    values: npt.NDArray[np.float32], tree: CutTree, own: IntArray, axis: int, cuts: Array, cells: IntArray
+) -> list[tuple[Array, npt.NDArray[np.bool_]]]:
+    """Low and high edge `(m,)` of components along an axis, in cells, and where they lie at the image's border.
+
+    Each goes past its outermost samples to the furthest crossing of the cut. At the border there is no sample beyond:
+    the box ends at the border.
+    """
+    field = values if axis == 0 else values.transpose(0, 2, 1)
+    labels = tree.labels if axis == 0 else tree.labels.transpose(0, 1, 3, 2)
+    image, level = tree.image[own], tree.level[own]
+    edges = []
+    for line, outward in ((tree.low[axis, own], -1), (tree.high[axis, own] - 1, 1)):
+        beyond = line + outward
+        border = (beyond < 0) | (beyond >= cells)
+        inner = field[image, line].astype(np.float64)
+        outer = field[image, np.where(border, line, beyond)].astype(np.float64)
+        part = (labels[image, level, line] == own[:, None]) & ~border[:, None]
+        crossing = np.zeros_like(inner)
+        np.divide(inner - cuts[:, None], inner - outer, out=crossing, where=part)
+        edges.append((line + 0.5 + outward * crossing.max(axis=1, initial=0), border))
+    return edges

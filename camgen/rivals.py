@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from camgen.components import FineMap, fine_map
-from camgen.maps import MapSet
+from camgen.components import Cut, components_at, fine_map
+from camgen.maps import UNIT_RANGE, MapSet
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
 from camgen.tuning import TuneFinding, judge
 
@@ -31,7 +31,7 @@ def gradcam_single(
         maps: of all tune images, with `gradcam`.
         findings: truth and annotated images.
         max_boxes: at most so many boxes an image and finding.
-        tick: called at each threshold tried.
+        tick: called after each finding.
     """
     candidates = []
     for member in range(len(maps.member_probabilities)):
@@ -77,34 +77,35 @@ def _best(
     best, best_mean = candidates[0], -1.0
     for recipe in candidates:
         mapped, probability = recipe.maps(maps), recipe.probabilities(maps)
-        fine = [
-            [fine_map(mapped[k][i], maps.placements[i], recipe.resolution) for i in finding.rows]
-            for k, finding in enumerate(findings)
-        ]
-        for value in THRESHOLDS:
+        ap50 = np.full((len(findings), len(THRESHOLDS)), np.nan)
+        for k, (entry, finding) in enumerate(zip(recipe.findings, findings, strict=True)):
+            fine = [fine_map(mapped[k][i], maps.placements[i], recipe.resolution) for i in finding.rows]
+            found = components_at(
+                fine,
+                [Cut(relative=True, value=value) for value in THRESHOLDS],
+                unit_range=entry.method in UNIT_RANGE,
+                min_area=recipe.min_area,
+                places=entry.max_boxes,
+            )
+            ap50[k] = judge(found, probability[finding.rows, k], finding, gate=0, strengths=(math.inf,)).ap50[:, 0]
             tick()
-            tried = [
-                _scored(recipe, entry, value, fine[k], probability[findings[k].rows, k], findings[k])
-                for k, entry in enumerate(recipe.findings)
-            ]
-            scores = [entry.tune.ap50 for entry in tried if entry.tune.ap50 is not None]
-            mean = float(np.mean(scores)) if scores else 0.0
-            if mean > best_mean:
-                best, best_mean = recipe.model_copy(update={"findings": tuple(tried)}), mean
+        boxed = ap50[[finding.truth.count > 0 for finding in findings]]
+        mean = boxed.mean(axis=0) if len(boxed) else np.zeros(len(THRESHOLDS))
+        at = int(mean.argmax())
+        if mean[at] > best_mean:
+            best = recipe.model_copy(update={"findings": _at(recipe, findings, THRESHOLDS[at], ap50[:, at])})
+            best_mean = float(mean[at])
     return best
 
 
-def _scored(
-    recipe: Recipe,
-    entry: FindingRecipe,
-    value: float,
-    fine: Sequence[FineMap],
-    probability: npt.NDArray[np.float64],
-    finding: TuneFinding,
-) -> FindingRecipe:
-    cut = entry.model_copy(update={"threshold": Threshold(kind="range", value=value)})
-    found = recipe.components(cut, fine)
-    judged = judge(found, probability, finding, gate=0, strengths=(math.inf,))
-    ap50 = finding.rounded(float(judged.ap50[0]))
-    scores = TuneScores(boxes=finding.truth.count, images=len(finding.rows), ap50=ap50, ap50_uncalibrated=ap50)
-    return cut.model_copy(update={"tune": scores})
+def _at(
+    recipe: Recipe, findings: Sequence[TuneFinding], value: float, ap50: npt.NDArray[np.float64]
+) -> tuple[FindingRecipe, ...]:
+    """The recipe's findings with this threshold, and what each scored."""
+    entries = []
+    for entry, finding, score in zip(recipe.findings, findings, ap50.tolist(), strict=True):
+        own = finding.rounded(score)
+        scores = TuneScores(boxes=finding.truth.count, images=len(finding.rows), ap50=own, ap50_uncalibrated=own)
+        threshold = Threshold(kind="range", value=value)
+        entries.append(entry.model_copy(update={"threshold": threshold, "tune": scores}))
+    return tuple(entries)

@@ -1,7 +1,7 @@
 """Average precision of one finding's boxes, on padded arrays: the inner loop of the recipe search.
 
-The figures are those of `eval.average_precision` (a test holds them together); this one scores a candidate in well
-under a millisecond, for all images at once.
+The figures are those of `eval.average_precision` (a test holds them together); this one scores many candidates at
+once: `...` stands for their axes.
 """
 
 from __future__ import annotations
@@ -49,73 +49,111 @@ class PaddedTruth:
 
 
 def padded_iou(a_xyxy: Array, b_xyxy: Array) -> Array:
-    """Overlaps `(n, p, t)` of boxes `(n, p, 4)` and `(n, t, 4)` of the same image; 0 for boxes without area.
+    """Overlaps `(..., p, t)` of boxes `(..., p, 4)` and `(..., t, 4)` of the same image; 0 for boxes without area.
 
     IoU does not change when both axes are scaled, so relative boxes give the IoU in pixels.
     """
-    low = np.maximum(a_xyxy[:, :, None, :2], b_xyxy[:, None, :, :2])
-    high = np.minimum(a_xyxy[:, :, None, 2:], b_xyxy[:, None, :, 2:])
-    sides = np.clip(high - low, 0, None)
-    shared = sides[..., 0] * sides[..., 1]
-    area_a, area_b = (np.prod(np.clip(x[..., 2:] - x[..., :2], 0, None), axis=-1) for x in (a_xyxy, b_xyxy))
-    union = area_a[:, :, None] + area_b[:, None, :] - shared
+    return pair_iou(a_xyxy[..., :, None, :], b_xyxy[..., None, :, :])
+
+
+def pair_iou(a_xyxy: Array, b_xyxy: Array) -> Array:
+    """Overlaps `(...)` of boxes `(..., 4)`, one with one; 0 for boxes without area."""
+    ax0, ay0, ax1, ay1 = (a_xyxy[..., i] for i in range(4))
+    bx0, by0, bx1, by1 = (b_xyxy[..., i] for i in range(4))
+    shared = np.maximum(np.minimum(ax1, bx1) - np.maximum(ax0, bx0), 0)
+    shared = shared * np.maximum(np.minimum(ay1, by1) - np.maximum(ay0, by0), 0)
+    area_a = np.maximum(ax1 - ax0, 0) * np.maximum(ay1 - ay0, 0)
+    area_b = np.maximum(bx1 - bx0, 0) * np.maximum(by1 - by0, 0)
+    union = area_a + area_b - shared
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
-def average_precisions(overlap: Array, valid: Mask, score: Array, truth_valid: Mask, ious: Sequence[float]) -> Array:
-    """Average precision `(len(ious),)` of one finding, COCO's 101-point rule; NaN without a true box.
+def average_precisions(
+    overlap: Array,
+    valid: Mask,
+    score: Array,
+    truth_valid: Mask,
+    ious: Sequence[float],
+    rows: npt.NDArray[np.intp] | None = None,
+) -> Array:
+    """Average precision `(..., len(ious))` of one finding, COCO's 101-point rule; NaN without a true box.
 
     Args:
-        overlap: `(n, p, t)` IoU of boxes and true boxes.
-        valid: `(n, p)`, which boxes count.
-        score: `(n, p)`, falling within each image.
-        truth_valid: `(n, t)`, which true boxes exist.
+        overlap: `(..., r, p, t)` IoU of boxes and true boxes.
+        valid: `(..., n, p)`, which boxes count.
+        score: `(..., n, p)`, falling within each image; its leading axes may be 1 where candidates share scores.
+        truth_valid: `(r, t)`, which true boxes exist.
         ious: thresholds.
+        rows: `(r,)`, the images of `overlap` and `truth_valid`, rising; all others have no true box. None: all.
     """
-    n, places = overlap.shape[:2]
+    lead, (n, places) = overlap.shape[:-3], valid.shape[-2:]
     positives = int(truth_valid.sum())
     if positives == 0:
-        return np.full(len(ious), np.nan)
+        return np.full((*lead, len(ious)), np.nan)
+    rows = np.arange(n) if rows is None else rows
+    hit = _hits(overlap, valid[..., rows, :], truth_valid, ious)
+    flat = (*valid.shape[:-2], n * places)
+    order = np.argsort(-score.reshape(*score.shape[:-2], n * places), axis=-1, kind="stable")
+    ranked = np.cumsum(np.take_along_axis(valid.reshape(flat), order, axis=-1), axis=-1)
+    rank = np.empty(flat, ranked.dtype)
+    np.put_along_axis(rank, np.broadcast_to(order, flat), ranked, axis=-1)
+    rank = rank.reshape(valid.shape)[..., rows, :].reshape(*lead, 1, -1)
+    near = score[..., rows, :]
+    order = np.argsort(-near.reshape(*near.shape[:-2], -1), axis=-1, kind="stable")[..., None, :]
+    found = np.take_along_axis(hit.reshape(*hit.shape[:-2], -1), order, axis=-1)  # (..., q, r * p)
+    so_far = np.cumsum(found, axis=-1)
+    precision = np.where(found, so_far / np.maximum(np.take_along_axis(rank, order, axis=-1), 1), 0.0)
+    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    # Each recall point takes the precision at the first hit that reaches it: so many points belong to each hit.
+    reached = np.searchsorted(_RECALLS, np.arange(1, positives + 1) / positives, side="right")
+    points = np.concatenate([[0], np.diff(reached, prepend=0)])
+    return np.asarray((np.where(found, points[so_far], 0) * envelope).sum(axis=-1) / len(_RECALLS))
+
+
+def _hits(overlap: Array, valid: Mask, truth_valid: Mask, ious: Sequence[float]) -> Mask:
+    """Which boxes take a true box `(..., q, r, p)`: best score first, the free one of highest overlap."""
     at = np.asarray(ious)[:, None]
-    free = np.repeat(truth_valid[None], len(ious), axis=0)  # (q, n, t)
-    hit = np.zeros((len(ious), n, places), bool)
-    images = np.arange(n)
+    lead, (r, places, true) = overlap.shape[:-3], overlap.shape[-3:]
+    hit = np.zeros((*lead, len(ious), r, places), bool)
+    free = [np.broadcast_to(truth_valid[:, c], (*lead, len(ious), r)).copy() for c in range(true)]
     for j in range(places):
-        usable = np.where(free, overlap[None, :, j], -1.0)
-        best = usable.argmax(axis=2)
-        taken = valid[:, j] & (usable.max(axis=2) >= at)
-        hit[:, :, j] = taken
-        free[np.arange(len(ious))[:, None], images, best] &= ~taken
-    order = np.argsort(-score[valid], kind="stable")
-    hits = hit[:, valid][:, order]
-    ranks = np.arange(1, hits.shape[1] + 1)
-    result = np.zeros(len(ious))
-    for q, found in enumerate(hits):
-        true_at = np.flatnonzero(found)
-        if len(true_at) == 0:
-            continue
-        so_far = np.arange(1, len(true_at) + 1)
-        envelope = np.maximum.accumulate((so_far / ranks[true_at])[::-1])[::-1]
-        # Each recall point takes the precision at the first hit that reaches it.
-        reached = np.searchsorted(so_far / positives, _RECALLS, side="left")
-        result[q] = envelope[reached[reached < len(envelope)]].sum() / len(_RECALLS)
-    return result
+        best, which = (
+            np.full((*lead, len(ious), r), -1.0),
+            np.zeros((*lead, len(ious), r), np.int8 if true < 128 else int),
+        )
+        for c in range(true):
+            usable = np.where(free[c], overlap[..., None, :, j, c], -1.0)
+            better = usable > best
+            best, which = np.where(better, usable, best), np.where(better, c, which)
+        taken = valid[..., None, :, j] & (best >= at)
+        hit[..., j] = taken
+        for c in range(true):
+            free[c] &= ~(taken & (which == c))
+    return hit
 
 
-def mean_best_iou(overlap: Array, valid: Mask, truth_valid: Mask) -> float:
-    """Mean over true boxes of the best overlap any box of the image has with it; 0 where there is none."""
-    if overlap.shape[1] == 0 or not truth_valid.any():
-        return 0.0
-    best = np.where(valid[:, :, None], overlap, 0.0).max(axis=1)
-    return float(best[truth_valid].mean())
+def mean_best_iou(overlap: Array, valid: Mask, truth_valid: Mask) -> Array:
+    """Mean `(...)` over true boxes of the best overlap any box of the image has with it; 0 where there is none."""
+    if overlap.shape[-2] == 0 or not truth_valid.any():
+        return np.zeros(overlap.shape[:-3])
+    return np.asarray(best_iou(overlap, valid, truth_valid).mean(axis=-1))
+
+
+def best_iou(overlap: Array, valid: Mask, truth_valid: Mask) -> Array:
+    """The best overlap `(..., true boxes)` that any box of the image has with each true box.
+
+    Args:
+        overlap: `(..., n, p, t)`.
+        valid: `(..., n, p)`.
+        truth_valid: `(n, t)`.
+    """
+    return np.asarray(np.where(valid[..., None], overlap, 0.0).max(axis=-2)[..., truth_valid])
 
 
 def without_duplicates(boxes_rel: Array, valid: Mask, iou_above: float) -> Mask:
-    """`valid` without boxes that overlap an earlier (better) kept box of their image by more than `iou_above`."""
-    keep = valid.copy()
-    if boxes_rel.shape[1] < 2:
-        return keep
-    clash = padded_iou(boxes_rel, boxes_rel) > iou_above
-    for i in range(boxes_rel.shape[1] - 1):
-        keep[:, i + 1 :] &= ~(clash[:, i, i + 1 :] & keep[:, i, None])
+    """`valid` `(..., n, p)` without boxes that overlap an earlier (better) kept box of their image by more."""
+    keep = np.array(np.broadcast_to(valid, boxes_rel.shape[:-1]))
+    for i in range(boxes_rel.shape[-2] - 1):
+        for j in range(i + 1, boxes_rel.shape[-2]):
+            keep[..., j] &= ~((pair_iou(boxes_rel[..., i, :], boxes_rel[..., j, :]) > iou_above) & keep[..., i])
     return keep

@@ -8,33 +8,32 @@ an image are fitted without its patient's fold. Never reads the boxes of test or
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator
 from tqdm import tqdm
 
-from camgen.calibration import fit, matched_pairs
-from camgen.components import Components, FineMap, find_components, fine_map
+from camgen.calibration import STRENGTHS, fit, matched_pairs
+from camgen.candidates import Cutter, Option
+from camgen.components import Components
 from camgen.layers import LAST
 from camgen.mapper import map_dataset
-from camgen.maps import FROM_HEAD, METHODS, UNIT_RANGE, Engine, MapArray, MapName, MapSet
-from camgen.prior import Prior, fit_prior, weight
+from camgen.maps import FROM_HEAD, METHODS, UNIT_RANGE, Engine, MapName, MapSet
+from camgen.prior import Prior, fit_prior
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
-from camgen.rivals import THRESHOLDS as RIVAL_THRESHOLDS
 from camgen.rivals import gradcam_single, random_map
-from camgen.tuning import IOUS, Judged, TuneFinding, borrow, first_near_best, judge, strengths_for, tune_findings
+from camgen.search_report import Gated, Tried, as_markdown, told
+from camgen.tuning import IOUS, Array, TuneFinding, first_near_best, judge, strengths_for, tune_findings
 from classify.compute import DeviceName, torch_device
 from classify.ensemble import Ensemble, check_findings
 from weakray.config import StrictModel
 from weakray.dataset import Dataset
 from weakray.errors import DataError
-from weakray.files import write_json
+from weakray.files import write_json, write_text
 from weakray.runs import open_run
 
 
@@ -103,20 +102,8 @@ class SearchResult(StrictModel):
     calibrated_findings: int
 
 
-@dataclass(frozen=True)
-class _Option:
-    """One way to cut one kind of map."""
-
-    members: tuple[int, ...]
-    method: str
-    layer: str
-    exponent: float
-    threshold: Threshold
-    max_boxes: int
-
-
 def run(config: SearchConfig) -> SearchResult:
-    """Fits and writes `recipe.yaml`, the rivals' recipes, and `search.json` (what was tried)."""
+    """Fits and writes `recipe.yaml`, the rivals' recipes, and what was tried: `search.json`, `search.md` to read."""
     dataset = Dataset.load(config.data)
     ensemble = Ensemble.load(config.ensemble)
     check_findings(dataset, ensemble.taxonomy)
@@ -137,14 +124,16 @@ def run(config: SearchConfig) -> SearchResult:
     recipes = [recipe]
     if config.rivals:
         members = len(maps.member_probabilities)
-        with tqdm(total=(members + 1) * len(RIVAL_THRESHOLDS), desc="rivals", disable=None) as bar:
+        with tqdm(total=(members + 1) * len(findings), desc="rivals", disable=None) as bar:
             most = max(config.max_boxes)
             recipes.append(gradcam_single(recipe, maps, findings, most, bar.update))
             recipes.append(random_map(recipe, maps, findings, most, bar.update))
     for made in recipes:
         made.save(folder.root / f"{made.source}.yaml")
     report = {made.source: {"sha256": made.sha256, "ap50": _mean(made, "ap50")} for made in recipes}
-    write_json(folder.root / "search.json", {"recipes": report, "images": len(image_ids), **tried})
+    content = {"recipes": report, "images": len(image_ids), **tried}
+    write_json(folder.root / "search.json", content)
+    write_text(folder.root / "search.md", as_markdown(content))
     result = SearchResult(
         recipe=config.out / "recipe.yaml",
         recipe_sha256=recipe.sha256,
@@ -163,52 +152,39 @@ def search(
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe, and what was tried as JSON-able values."""
     options = _options(config, len(maps.member_probabilities))
-    strengths = [strengths_for(finding.truth.count, config.min_boxes, config.calibrate) for finding in findings]
-    width = max(len(s) for s in strengths)
-    criterion = np.zeros((len(findings), len(options), width))
-    allowed = np.zeros(criterion.shape, bool)
-    found: list[list[Components]] = []
-    judged: list[list[Judged]] = []
+    tables = []
     with tqdm(total=len(findings) * len(options), desc="search", disable=None) as bar:
         for k, finding in enumerate(findings):
-            found.append(_candidates(config, options, maps, finding, k))
-            probability = maps.probabilities[finding.rows, k]
-            row = []
-            for components in found[k]:
-                row.append(judge(components, probability, finding, gate=0, strengths=strengths[k]))
-                bar.update()
-            judged.append(row)
-            for o, one in enumerate(row):
-                criterion[k, o] = one.criterion[0]  # strengths not tried count as the identity for the others
-                criterion[k, o, : len(strengths[k])] = one.criterion
-                allowed[k, o, : len(strengths[k])] = one.trusted
-    steadied = borrow(criterion, np.array([finding.truth.count for finding in findings]))
-    entries, table = [], []
+            tables.append(_tried(config, options, _cutter(config, maps, finding, k), finding, bar.update))
+    boxes = np.array([finding.truth.count for finding in findings])
+    criterion, ap50, trusted = (np.stack(column) for column in zip(*tables, strict=True))
+    tried = Tried(options, criterion, ap50, trusted.astype(bool), boxes)
+    entries, gates = [], []
     for k, finding in enumerate(findings):
-        usable = np.where(allowed[k], steadied[k], -np.inf)
-        # Options stand in order of doing less; a strength nearer infinity does less.
-        s, o = divmod(first_near_best(usable.T.ravel()), len(options))
-        strength = strengths[k][s]
-        gate, at_gate = _gate(config, found[k][o], maps.probabilities[finding.rows, k], finding, strength)
+        o, s = tried.pick(k)
+        option, strength = options[o], STRENGTHS[s]
+        cutter = _cutter(config, maps, finding, k)
+        found = cutter.components(option)
+        gate, gated = _gate(config, found, cutter.probability, finding, strength)
+        gates.append(gated)
         entry = FindingRecipe(
             name=names[k],
-            members=options[o].members,
-            method=options[o].method,
-            layer=options[o].layer,
-            prior=_prior(options[o].exponent, finding),
-            threshold=options[o].threshold,
-            max_boxes=options[o].max_boxes,
+            members=option.members,
+            method=option.method,
+            layer=option.layer,
+            prior=_prior(option.exponent, finding),
+            threshold=option.threshold,
+            max_boxes=option.max_boxes,
             gate=gate,
-            calibration=fit(matched_pairs(found[k][o], finding.truth), strength),
+            calibration=fit(matched_pairs(found, finding.truth), strength),
             tune=TuneScores(
                 boxes=finding.truth.count,
                 images=len(finding.rows),
-                ap50=finding.rounded(at_gate),
-                ap50_uncalibrated=finding.rounded(float(judged[k][o].ap50[0])),
+                ap50=finding.rounded(gated.ap50),
+                ap50_uncalibrated=finding.rounded(float(tried.ap50[k, o, 0])),
             ),
         )
         entries.append(entry)
-        table.append(_report(entry, options, criterion[k]))
     recipe = Recipe(
         ensemble_sha256=ensemble_sha256,
         engine=config.engine,
@@ -217,10 +193,27 @@ def search(
         seed=config.seed,
         findings=tuple(entries),
     )
-    return recipe, {"options": len(options), "criterion_ious": list(IOUS), "findings": table}
+    return recipe, {"options": len(options), "criterion_ious": list(IOUS), **told(recipe, tried, gates)}
 
 
-def _options(config: SearchConfig, members: int) -> list[_Option]:
+def _tried(
+    config: SearchConfig, options: Sequence[Option], cutter: Cutter, finding: TuneFinding, tick: Callable[[int], object]
+) -> tuple[Array, Array, Array]:
+    """Criterion, AP50 and trust `(options, strengths)` of one finding; strengths not tried count as the identity."""
+    strengths = strengths_for(finding.truth.count, config.min_boxes, config.calibrate)
+    criterion, ap50 = (np.zeros((len(options), len(STRENGTHS))) for _ in range(2))
+    trusted = np.zeros((len(options), len(STRENGTHS)), bool)
+    for index, found in cutter.candidates(options):
+        judged = judge(found, cutter.probability, finding, gate=0, strengths=strengths)
+        for table, values in ((criterion, judged.criterion), (ap50, judged.ap50)):
+            table[index] = values[:, :1]
+            table[index, : len(strengths)] = values
+        trusted[index, : len(strengths)] = judged.trusted
+        tick(len(index))
+    return criterion, ap50, trusted
+
+
+def _options(config: SearchConfig, members: int) -> list[Option]:
     """All ways to cut, those that make fewer boxes first."""
     sets = [tuple(range(members))]
     if config.single_members and members > 1:
@@ -232,7 +225,7 @@ def _options(config: SearchConfig, members: int) -> list[_Option]:
         cuts = [Threshold(kind="range", value=value) for value in config.range_thresholds]
         if method in UNIT_RANGE:
             cuts += [Threshold(kind="value", value=value) for value in config.value_thresholds]
-        options += [_Option(chosen, method, layer, exponent, cut, boxes) for cut in cuts]
+        options += [Option(chosen, method, layer, exponent, cut, boxes) for cut in cuts]
     return options
 
 
@@ -249,111 +242,27 @@ def _wanted(config: SearchConfig, members: int, findings: int) -> list[MapName]:
     return [MapName(m, *kind, k) for m, kind, k in product(range(members), kinds, range(findings))]
 
 
-def _candidates(
-    config: SearchConfig, options: Sequence[_Option], maps: MapSet, finding: TuneFinding, class_id: int
-) -> list[Components]:
-    """The finding's boxes before calibration under each option; maps and cuts are shared where they can be."""
-    fine: dict[tuple[Any, ...], list[FineMap]] = {}
-    cut: dict[tuple[Any, ...], Components] = {}
-    weighted = _Weighted(maps, finding)
-    found = []
-    for option in options:
-        kind = (option.members, option.method, option.layer, option.exponent)
-        if kind not in fine:
-            mapped = maps.mean(option.members, option.method, option.layer, class_id)[finding.rows]
-            mapped = weighted(mapped, option.exponent)
-            fine[kind] = [
-                fine_map(own, maps.placements[i], config.resolution)
-                for own, i in zip(mapped, finding.rows, strict=True)
-            ]
-        key = (*kind, option.threshold.kind, option.threshold.value)
-        if key not in cut:
-            cut[key] = find_components(
-                fine[kind],
-                value=option.threshold.value,
-                relative=option.threshold.kind == "range",
-                unit_range=option.method in UNIT_RANGE,
-                min_area=config.min_area,
-                places=max(config.max_boxes),
-            )
-        found.append(cut[key].first(option.max_boxes))
-    return found
-
-
-class _Weighted:
-    """Maps of a finding's images under its location prior, each image's fitted without its patient's fold."""
-
-    def __init__(self, maps: MapSet, finding: TuneFinding) -> None:
-        self._placements = [maps.placements[i] for i in finding.rows]
-        folds = np.unique(finding.fold_of)
-        outside = {fold: finding.fold_of != fold for fold in folds}
-        self._grids = {f: fit_prior(_boxes(finding, rows)) for f, rows in outside.items()}
-        self._fold_of = finding.fold_of
-        self._made: dict[tuple[Any, ...], MapArray] = {}
-
-    def __call__(self, mapped: MapArray, exponent: float) -> MapArray:
-        if exponent == 0 or len(mapped) == 0:
-            return mapped
-        size_hw = (mapped.shape[1], mapped.shape[2])
-        if (exponent, size_hw) not in self._made:
-            own = zip(self._fold_of.tolist(), self._placements, strict=True)
-            self._made[exponent, size_hw] = np.stack(
-                [weight(self._grids[fold], exponent, place, size_hw) for fold, place in own]
-            )
-        return mapped * self._made[exponent, size_hw]
-
-
-def _boxes(finding: TuneFinding, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """True boxes `(m, 4)` of some of the finding's images."""
-    return np.asarray(finding.truth.boxes_rel[rows][finding.truth.valid[rows]])
+def _cutter(config: SearchConfig, maps: MapSet, finding: TuneFinding, class_id: int) -> Cutter:
+    return Cutter(maps, finding, class_id, config.resolution, config.min_area)
 
 
 def _prior(exponent: float, finding: TuneFinding) -> Prior | None:
     """The prior of all true boxes, or none."""
     if exponent == 0:
         return None
-    grid = fit_prior(_boxes(finding, np.ones(len(finding.rows), bool)))
+    grid = fit_prior(finding.truth.boxes_rel[finding.truth.valid])
     return Prior(exponent=exponent, grid=tuple(tuple(row) for row in grid.tolist()))
 
 
 def _gate(
-    config: SearchConfig, found: Components, probability: npt.NDArray[np.float64], finding: TuneFinding, strength: float
-) -> tuple[float, float]:
-    """The highest gate that costs nothing, and AP50 with it: the same score with fewer boxes is the better recipe."""
+    config: SearchConfig, found: Components, probability: Array, finding: TuneFinding, strength: float
+) -> tuple[float, Gated]:
+    """The highest gate that costs nothing, and the scores with it: as good with fewer boxes is the better recipe."""
     strengths = (math.inf,) if math.isinf(strength) else (math.inf, strength)
     gates = sorted({0.0, *config.gates}, reverse=True) if finding.truth.count else [0.0]
-    judged = [judge(found, probability, finding, gate=gate, strengths=strengths) for gate in gates]
-    best = first_near_best(np.array([one.criterion[-1] for one in judged]))
-    return gates[best], float(judged[best].ap50[-1])
-
-
-def _report(entry: FindingRecipe, options: Sequence[_Option], criterion: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """One finding's line of `search.json`."""
-    by_method: dict[str, float] = {}
-    for option, values in zip(options, criterion, strict=True):
-        members = ",".join(map(str, option.members))
-        name = f"{option.method}@{option.layer}/prior {option.exponent:g}/{option.threshold.kind}/members {members}"
-        by_method[name] = max(by_method.get(name, 0.0), round(float(values.max()), 6))
-    best_of_option = criterion.max(axis=1)
-    return {
-        "name": entry.name,
-        "boxes": entry.tune.boxes,
-        "images": entry.tune.images,
-        "chosen": {
-            "members": list(entry.members),
-            "method": entry.method,
-            "layer": entry.layer,
-            "prior": entry.prior.exponent if entry.prior else 0,
-            "threshold": [entry.threshold.kind, entry.threshold.value],
-            "max_boxes": entry.max_boxes,
-            "gate": entry.gate,
-            "strength": entry.calibration.strength if entry.calibration else None,
-        },
-        "ap50": entry.tune.ap50,
-        "ap50_uncalibrated": entry.tune.ap50_uncalibrated,
-        "best_to_median": round(float(best_of_option.max() - np.median(best_of_option)), 6),
-        "best_criterion": by_method,
-    }
+    judged = [judge(found.with_options, probability, finding, gate=gate, strengths=strengths) for gate in gates]
+    best = first_near_best(np.array([one.criterion[0, -1] for one in judged]))
+    return gates[best], Gated(float(judged[best].criterion[0, -1]), float(judged[best].ap50[0, -1]))
 
 
 def _mean(recipe: Recipe, score: str) -> float | None:

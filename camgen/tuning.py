@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from camgen.calibration import STRENGTHS, held_out, matched_pairs
+from camgen.calibration import STRENGTHS, held_out
 from camgen.components import Components
 from camgen.scoring import (
     DUPLICATE_IOU,
     PaddedTruth,
     average_precisions,
+    best_iou,
     mean_best_iou,
     padded_iou,
     without_duplicates,
@@ -58,12 +59,12 @@ class TuneFinding:
 
 @dataclass(frozen=True)
 class Judged:
-    """A candidate at several calibration strengths.
+    """Candidates at several calibration strengths.
 
     Attributes:
-        criterion: `(s,)`, what is maximised; 0 without a true box.
-        ap50: `(s,)`; NaN without a true box.
-        trusted: `(s,)`, where held-out IoU rose by more than its standard error; True for the identity.
+        criterion: `(o, s)`, what is maximised; 0 without a true box.
+        ap50: `(o, s)`; NaN without a true box.
+        trusted: `(o, s)`, where held-out IoU rose by more than its standard error; True for the identity.
     """
 
     criterion: Array
@@ -119,37 +120,35 @@ def judge(
     gate: float,
     strengths: Sequence[float],
 ) -> Judged:
-    """Scores a candidate by held-out predictions, pooled over folds.
+    """Scores candidates by held-out predictions, pooled over folds.
 
     Args:
-        found: pseudo-boxes of the finding's n images, before calibration.
+        found: pseudo-boxes of the finding's n images under o options, before calibration.
         probability: `(n,)`, what gates and scores them.
         finding: truth and folds.
         gate: no box where the probability is lower.
-        strengths: of calibration; the first is infinity.
+        strengths: s of calibration; the first is infinity.
     """
-    score = np.clip(probability[:, None] * found.peak, 0, 1)
-    gated = found.valid & (probability >= gate)[:, None]
-    boxes = found.boxes_rel[None]
-    if len(strengths) > 1:
-        boxes = held_out(found, matched_pairs(found, finding.truth), finding.fold_of, strengths)
-    criterion, ap50 = np.zeros(len(strengths)), np.full(len(strengths), np.nan)
-    trusted = np.ones(len(strengths), bool)
+    shape = (len(found.valid), len(strengths))
     if finding.truth.count == 0:
-        return Judged(criterion, ap50, trusted)
-    for s, moved in enumerate(boxes):
-        overlap = padded_iou(moved, finding.truth.boxes_rel)
-        keep = without_duplicates(moved, gated, DUPLICATE_IOU)
-        precision = average_precisions(overlap, keep, score, finding.truth.valid, IOUS)
-        criterion[s] = precision.mean() + _IOU_WEIGHT * mean_best_iou(overlap, keep, finding.truth.valid)
-        ap50[s] = precision[_AT_50]
-        if s == 0:
-            plain = _best_iou(overlap, found.valid, finding.truth.valid)
-        else:
-            gain = _best_iou(overlap, found.valid, finding.truth.valid) - plain
-            error = gain.std(ddof=1) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
-            trusted[s] = gain.mean() > error
-    return Judged(criterion, ap50, trusted)
+        return Judged(np.zeros(shape), np.full(shape, np.nan), np.ones(shape, bool))
+    boxes = held_out(found, finding.truth, finding.fold_of, strengths)
+    gated = found.valid & (probability >= gate)[:, None]
+    keep = without_duplicates(boxes, gated[:, None], DUPLICATE_IOU)
+    rows = np.flatnonzero(finding.truth.valid.any(axis=1))  # only these can hold a hit
+    true, wanted = finding.truth.boxes_rel[rows], finding.truth.valid[rows]
+    overlap = padded_iou(boxes[:, :, rows], true)
+    score = np.clip(probability[:, None] * found.peak, 0, 1)[:, None]
+    precision = average_precisions(overlap, keep, score, wanted, IOUS, rows)
+    criterion = precision.mean(axis=-1) + _IOU_WEIGHT * mean_best_iou(overlap, keep[:, :, rows], wanted)
+    trusted = np.ones(shape, bool)
+    if len(strengths) > 1:
+        best = best_iou(overlap, found.valid[:, None, rows], wanted)  # (o, s, true boxes)
+        gain = best[:, 1:] - best[:, :1]
+        count = gain.shape[-1]
+        error = gain.std(axis=-1, ddof=1) / math.sqrt(count) if count > 1 else np.inf
+        trusted[:, 1:] = gain.mean(axis=-1) > error
+    return Judged(criterion, precision[..., _AT_50], trusted)
 
 
 def borrow(criterion: Array, boxes: npt.NDArray[np.int64]) -> Array:
@@ -178,8 +177,3 @@ def first_near_best(criterion: Array) -> int:
 def strengths_for(boxes: int, min_boxes: int, calibrate: bool) -> tuple[float, ...]:
     """Calibration strengths worth trying: all, or infinity alone with fewer than `min_boxes` true boxes."""
     return STRENGTHS if calibrate and boxes >= min_boxes else STRENGTHS[:1]
-
-
-def _best_iou(overlap: Array, valid: npt.NDArray[np.bool_], truth_valid: npt.NDArray[np.bool_]) -> Array:
-    best = np.where(valid[:, :, None], overlap, 0.0).max(axis=1)
-    return np.asarray(best[truth_valid])

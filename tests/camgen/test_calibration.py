@@ -79,7 +79,9 @@ def finding_of(true: Array) -> TuneFinding:
 
 
 def judged(found: Components, true: Array) -> Judged:
-    return judge(found, np.linspace(0.5, 0.9, len(true)), finding_of(true), gate=0, strengths=STRENGTHS)
+    """At each strength `(s,)`."""
+    result = judge(found.with_options, np.linspace(0.5, 0.9, len(true)), finding_of(true), gate=0, strengths=STRENGTHS)
+    return Judged(result.criterion[0], result.ap50[0], result.trusted[0])
 
 
 def test_identity_where_there_is_only_noise() -> None:
@@ -140,18 +142,19 @@ def test_infinite_strength_and_no_pairs_are_the_identity() -> None:
     assert len(pairs.image) == 0
     assert fit(pairs, 1.0) is None
     assert corrected(None, found.boxes_rel, features_of(found)) is found.boxes_rel
-    boxes = held_out(found, pairs, np.array([0, 1, 2]), (math.inf, 10.0))
-    assert (boxes == found.boxes_rel[None]).all()
+    boxes = held_out(found.with_options, nothing, np.array([0, 1, 2]), (math.inf, 10.0))
+    assert boxes.shape == (1, 2, 3, 1, 4)
+    assert (boxes == found.boxes_rel).all()
 
 
 def test_held_out_boxes_do_not_see_their_own_fold() -> None:
     rng = np.random.default_rng(6)
     true = true_boxes(rng, 20)
     found, folds = components(seen_through_a_distortion(true)[:, None]), np.arange(20) % 4
-    before = held_out(found, matched_pairs(found, one_each(true)), folds, STRENGTHS)
+    before = held_out(found.with_options, one_each(true), folds, STRENGTHS)[0]
     changed = true.copy()
     changed[folds == 2] = true_boxes(np.random.default_rng(99), 5)
-    after = held_out(found, matched_pairs(found, one_each(changed)), folds, STRENGTHS)
+    after = held_out(found.with_options, one_each(changed), folds, STRENGTHS)[0]
     assert (before[:, folds == 2] == after[:, folds == 2]).all()
     assert (before[1:, folds != 2] != after[1:, folds != 2]).any()
     seen = fit(matched_pairs(found.rows(folds != 2), one_each(true[folds != 2])), 30.0)

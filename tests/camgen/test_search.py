@@ -111,7 +111,7 @@ def test_rivals_have_one_threshold_and_no_calibration(tmp_path: Path) -> None:
     ticks: list[None] = []
     plain = gradcam_single(base, maps, findings, 3, lambda: ticks.append(None))
     blind = random_map(base, maps, findings, 3, lambda: ticks.append(None))
-    assert len(ticks) == 3 * len(THRESHOLDS)
+    assert len(ticks) == 3 * len(findings)
     for rival, method in ((plain, "gradcam"), (blind, "random")):
         assert len({entry.threshold.value for entry in rival.findings}) == 1
         assert all(entry.method == method for entry in rival.findings)
@@ -190,7 +190,7 @@ def test_the_verb_never_reads_test_boxes(
     result = run(verb(tmp_path, ensemble_folder))
     files = {
         name: sha256_file(tmp_path / "search" / name)
-        for name in ("recipe.yaml", "gradcam_single.yaml", "random_map.yaml", "search.json")
+        for name in ("recipe.yaml", "gradcam_single.yaml", "random_map.yaml", "search.json", "search.md")
     }
     assert result.recipe_sha256 == Recipe.load(result.recipe).sha256
     assert result.tune_images == 9

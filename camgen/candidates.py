@@ -1,0 +1,111 @@
+"""The ways to turn one finding's maps into boxes that the search tries, cut together where they share a map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camgen.components import Components, Cut, FineMap, components_at, find_components, fine_map
+from camgen.maps import UNIT_RANGE, MapArray, MapSet
+from camgen.prior import fit_prior, weight
+from camgen.recipe import Threshold
+from camgen.tuning import Array, TuneFinding
+
+Kind = tuple[tuple[int, ...], str, str, float]  # members, method, layer, exponent: options of a kind share their maps
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to cut one kind of map."""
+
+    members: tuple[int, ...]
+    method: str
+    layer: str
+    exponent: float
+    threshold: Threshold
+    max_boxes: int
+
+    @property
+    def kind(self) -> Kind:
+        """What decides the map."""
+        return (self.members, self.method, self.layer, self.exponent)
+
+    @property
+    def cut(self) -> Cut:
+        """Where the map is cut."""
+        return Cut(self.threshold.kind == "range", self.threshold.value)
+
+
+class Cutter:
+    """One finding's boxes before calibration, on the images annotated for it; holds one kind's boxes at a time."""
+
+    def __init__(self, maps: MapSet, finding: TuneFinding, class_id: int, resolution: int, min_area: float) -> None:
+        self.probability: Array = maps.probabilities[finding.rows, class_id]
+        self._maps, self._rows, self._class_id = maps, finding.rows, class_id
+        self._resolution, self._min_area = resolution, min_area
+        self._weighted = _Weighted(maps, finding)
+
+    def candidates(self, options: Sequence[Option]) -> Iterator[tuple[npt.NDArray[np.intp], Components]]:
+        """Places among `options`, and the boxes under these; every option comes once."""
+        kinds: dict[Kind, list[int]] = {}
+        for o, option in enumerate(options):
+            kinds.setdefault(option.kind, []).append(o)
+        for kind, own in kinds.items():
+            cuts = list(dict.fromkeys(options[o].cut for o in own))
+            found = components_at(
+                self.fine(kind),
+                cuts,
+                unit_range=kind[1] in UNIT_RANGE,
+                min_area=self._min_area,
+                places=max(options[o].max_boxes for o in own),
+            )
+            for places in sorted({options[o].max_boxes for o in own}):
+                alike = [o for o in own if options[o].max_boxes == places]
+                index = np.array([cuts.index(options[o].cut) for o in alike])
+                yield np.array(alike), found.options(index).first(places)
+
+    def components(self, option: Option) -> Components:
+        """The boxes under one option."""
+        return find_components(
+            self.fine(option.kind),
+            value=option.cut.value,
+            relative=option.cut.relative,
+            unit_range=option.method in UNIT_RANGE,
+            min_area=self._min_area,
+            places=option.max_boxes,
+        )
+
+    def fine(self, kind: Kind) -> list[FineMap]:
+        """The finding's upsampled maps of a kind."""
+        members, method, layer, exponent = kind
+        mapped = self._maps.mean(members, method, layer, self._class_id)[self._rows]
+        placements = [self._maps.placements[i] for i in self._rows]
+        weighted = self._weighted(mapped, exponent)
+        return [fine_map(own, place, self._resolution) for own, place in zip(weighted, placements, strict=True)]
+
+
+class _Weighted:
+    """Maps of a finding's images under its location prior, each image's fitted without its patient's fold."""
+
+    def __init__(self, maps: MapSet, finding: TuneFinding) -> None:
+        self._placements = [maps.placements[i] for i in finding.rows]
+        outside = {fold: finding.fold_of != fold for fold in np.unique(finding.fold_of)}
+        truth = finding.truth
+        self._grids = {f: fit_prior(truth.boxes_rel[rows][truth.valid[rows]]) for f, rows in outside.items()}
+        self._fold_of = finding.fold_of
+        self._made: dict[tuple[Any, ...], MapArray] = {}
+
+    def __call__(self, mapped: MapArray, exponent: float) -> MapArray:
+        if exponent == 0 or len(mapped) == 0:
+            return mapped
+        size_hw = (mapped.shape[1], mapped.shape[2])
+        if (exponent, size_hw) not in self._made:
+            own = zip(self._fold_of.tolist(), self._placements, strict=True)
+            self._made[exponent, size_hw] = np.stack(
+                [weight(self._grids[fold], exponent, place, size_hw) for fold, place in own]
+            )
+        return mapped * self._made[exponent, size_hw]
