@@ -43,7 +43,12 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("classify", "export"): ("classify.export", "an ensemble as one ONNX file with thresholds; parity checked"),
     ("camgen", "search"): ("camgen.search", "fit the recipe that turns maps into boxes, on tune images"),
     ("camgen", "generate"): ("camgen.generate", "pseudo-boxes of a dataset's images from a recipe"),
+    ("camgen", "explain"): ("camgen.explain", "one picture of an image: film, maps, boxes, probabilities"),
     ("eval", "boxes"): ("eval.boxes", "average precision of a boxes file on annotated images, with intervals"),
+    ("eval", "localisation"): (
+        "eval.localisation",
+        "pointing game, localisation accuracy, FROC: diagnostics of boxes and maps",
+    ),
     ("eval", "summary"): ("eval.summary", "score every source of boxes on test, on the same bootstrap draws"),
     ("eval", "report"): ("eval.report.command", "the HTML page of a finished run"),
     ("detect", "train"): ("detect.train", "train a detector on pseudo-boxes, tune boxes or true boxes"),

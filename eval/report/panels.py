@@ -161,11 +161,16 @@ def _overlay(case: GalleryCase, small: npt.NDArray[np.uint8]) -> tuple[str | Non
     peak = float(heat.max())
     if peak <= 0:
         return None, "the map is empty: nowhere above 0"
-    share = np.clip(heat / peak, 0, 1)
+    return jpeg_uri(glowing(small, heat / peak)), f"peak {peak:.3g}"
+
+
+def glowing(image: Image, share: FloatArray) -> Image:
+    """RGB `(h, w, 3)`: a map `(h, w)`, cut to [0, 1], over an image; where it says nothing, the image stays."""
+    share = np.clip(share, 0, 1)
     coloured = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    weight = (0.75 * share**0.8)[..., None]  # where the map says nothing, the image stays as it is
-    blended = to_channels(small, 3) * (1 - weight) + coloured * weight
-    return jpeg_uri(np.rint(blended).astype(np.uint8)), f"peak {peak:.3g}"
+    weight = (0.75 * share**0.8)[..., None]
+    blended = to_channels(image, 3) * (1 - weight) + coloured * weight
+    return np.asarray(np.rint(blended), np.uint8)
 
 
 def _rects(

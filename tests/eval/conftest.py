@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from tests.eval.makers import made_dataset
 from weakray.coco import BoxTruth, Predictions
+from weakray.dataset import Dataset
 from weakray.detections import Detections
 
 World = tuple[Predictions, BoxTruth]
@@ -110,3 +113,8 @@ def make_world() -> Callable[..., World]:
 @pytest.fixture(scope="session")
 def referee() -> Callable[..., npt.NDArray[np.float64]]:
     return _referee
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return made_dataset(tmp_path / "data")
