@@ -61,22 +61,27 @@ def grow(values: npt.NDArray[np.float32], cuts: Array) -> CutTree:
     count, flat = cv2.connectedComponents(canvas.reshape(-1, columns), connectivity=8)
     labels = flat.reshape(canvas.shape)
     depth = canvas[:, :, :rows].sum(axis=1, dtype=np.uint8 if levels < 256 else np.intp).reshape(n, -1)
-    of_map, cell = np.nonzero(depth)
-    deepest = depth[of_map, cell].astype(np.intp) - 1
+    found = np.flatnonzero(depth)
+    of_map = np.repeat(np.arange(n), np.count_nonzero(depth, axis=1))
+    cell = found - of_map * (rows * columns)
+    deepest = depth.ravel()[found].astype(np.intp) - 1
     plane = (rows + 1) * columns
     place = of_map * (levels * plane) + cell  # of the sample on its map's lowest plane
-    node = flat.ravel()[place + deepest * plane]
+    node = flat.ravel()[place + deepest * plane].astype(np.intp)  # counting by any other integer casts it each time
 
-    value = values.reshape(n, -1)[of_map, cell].astype(np.float64)
+    value = values.ravel()[found].astype(np.float64)
     at = [side.ravel()[cell] for side in np.indices((rows, columns), np.float64)]
     weights: list[Any] = [None, value]
-    for axis, side in enumerate((rows, columns)):
-        moment = value * (at[axis] + (0.5 - side / 2))
-        weights += [moment, moment * (at[axis] + (0.5 - side / 2))]
+    for position, side in zip(at, (rows, columns), strict=True):
+        from_middle = position + (0.5 - side / 2)
+        moment = value * from_middle
+        weights += [moment, moment * from_middle]
     sums: Array = np.stack([np.bincount(node, weight, count).astype(np.float64) for weight in weights])
     ends = np.full((5, count), -np.inf)
-    for end, held in zip(ends, (value, at[0], -at[0], at[1], -at[1]), strict=True):
-        np.maximum.at(end, node, held)
+    ends[1, node] = at[0]  # samples come row by row: the last one that is written has the largest row
+    ends[2, node[::-1]] = -at[0][::-1]
+    for row, held in ((0, value), (3, at[1]), (4, -at[1])):
+        np.maximum.at(ends[row], node, held)
 
     level, sample, image = (np.zeros(count, np.intp) for _ in range(3))
     level[node], sample[node], image[node] = deepest, place, of_map
