@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from camgen.drawing import FindingPanel, ProbabilityBar, draw
-from camgen.mapper import map_batch
+from camgen.mapper import map_batch, prepare_all
 from camgen.recipe import Recipe
 from classify.compute import DeviceName, torch_device
 from classify.ensemble import Ensemble
@@ -18,7 +18,7 @@ from weakray.dataset import Dataset
 from weakray.detections import Detections
 from weakray.errors import ConfigError, DataError
 from weakray.files import replacing
-from weakray.imaging import prepare, read_image
+from weakray.imaging import read_image
 
 
 class ExplainConfig(StrictModel):
@@ -59,7 +59,7 @@ def run(config: ExplainConfig) -> ExplainResult:
     image = read_image(config.image)
     truth = None if config.data is None else _truth(config.data, image_id, recipe.names, image.shape[:2])
     ensemble.to(torch_device(config.device))
-    maps = map_batch(ensemble, [image_id], [prepare(image, ensemble.input)], recipe.wanted, recipe.engine)
+    maps = map_batch(ensemble, [image_id], [prepare_all(image, ensemble)], recipe.wanted, recipe.engine)
     mapped, probabilities = recipe.maps(maps), recipe.probabilities(maps)
     boxes = recipe.apply(mapped, probabilities, maps.placements)[0]
     shown = _shown(config, recipe, probabilities[0])
