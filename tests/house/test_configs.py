@@ -32,7 +32,8 @@ RECIPES = sorted((Path(__file__).parents[2] / "configs" / "classify").glob("*.ya
 def test_every_classifier_recipe_builds_and_answers(path: Path, tmp_path: Path) -> None:
     config = load(TrainConfig, path, {"data": str(tmp_path), "out": str(tmp_path / path.stem)})
     head = path.read_text().splitlines()[:2]
-    assert head[0] == f"# weakray classify train configs/classify/{path.stem}.yaml --data data/mine --out runs/{path.stem}"
+    command = f"# weakray classify train configs/classify/{path.stem}.yaml"
+    assert head[0] == f"{command} --data data/mine --out runs/{path.stem}"
     assert head[1].startswith("# ")
     small = {"input": {**config.model.input.model_dump(), "size_px": 64}, "pretrained": False}
     model = Classifier(ModelConfig.model_validate({**config.model.model_dump(), **small}), 3).eval()

@@ -1,0 +1,1 @@
+"""Named recipes of classifiers from the literature, for `weakray classify train`."""
