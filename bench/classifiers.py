@@ -1,7 +1,7 @@
 """Are hierarchy, PCAM and an ensemble worth what they cost? Every combination rule against a flat classifier.
 
 `python -m bench.classifiers` makes `phantom-v1` in `runs/classifiers-seed1`, trains the members of
-`configs/phantom.yaml` and a flat classifier of the same backbone, steps and seed (average pooling, no class tree, alone),
+`configs/phantom.yaml` and a flat classifier of the same backbone, steps and seed (average pooling, no class tree),
 and prints the macro AUROC on test of each member and of every rule over the flat one's, paired patient by patient. What
 is done there is found, not done again. `--quick` takes `configs/micro.yaml`: the same rows, figures without meaning.
 """
