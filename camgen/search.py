@@ -247,8 +247,8 @@ def _cutter(config: SearchConfig, maps: MapSet, finding: TuneFinding, class_id: 
 
 
 def _prior(exponent: float, finding: TuneFinding) -> Prior | None:
-    """The prior of all true boxes, or none."""
-    if exponent == 0:
+    """The prior of all true boxes, or none where there is none to fit."""
+    if exponent == 0 or finding.truth.count == 0:
         return None
     grid = fit_prior(finding.truth.boxes_rel[finding.truth.valid])
     return Prior(exponent=exponent, grid=tuple(tuple(row) for row in grid.tolist()))

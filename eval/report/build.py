@@ -45,7 +45,8 @@ def _view(content: ReportContent) -> dict[str, Any]:
     """Everything the templates name."""
     summary = content.summary
     counts: Mapping[str, Any] = content.dataset.get("counts", content.dataset)
-    curves = [(name, charts) for name, rows in content.curves.items() if (charts := run_charts(rows))]
+    drawn = {name: run_charts(rows, summary["findings"]) for name, rows in content.curves.items()}
+    curves = [(name, charts) for name, charts in drawn.items() if charts]
     view: dict[str, Any] = {
         "title": content.title,
         "headline": headline(summary, _test_images(content)),

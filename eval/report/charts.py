@@ -112,13 +112,14 @@ _CAPITALS = ("auroc", "auprc", "auc", "ap", "ap30", "ap50", "f1")
 _SCORE_WORDS = (*_CAPITALS, "map", "map50", "iou", "precision", "recall")
 
 
-def run_charts(rows: Sequence[Mapping[str, Any]]) -> list[LineChart]:
+def run_charts(rows: Sequence[Mapping[str, Any]], findings: Sequence[str] = ()) -> list[LineChart]:
     """The charts of one run: losses, scores, learning rate, and each remaining quantity on its own.
 
     Args:
         rows: lines of `metrics.jsonl`. The x axis is `epoch`, or `step` where no line has an epoch; lines without it,
             and values that are no finite number, are left out. Where it starts anew (a run of several phases), the
             next phase goes on where the last ended, and a break marks the place.
+        findings: their own figures, `KIND/FINDING`, are left out: dozens of curves on top of one another show nothing.
     """
     x_title = next((key for key in ("epoch", "step") if any(_is_number(row.get(key)) for row in rows)), "epoch")
     rows = [row for row in rows if _is_number(row.get(x_title))]
@@ -126,7 +127,7 @@ def run_charts(rows: Sequence[Mapping[str, Any]]) -> list[LineChart]:
     groups: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     for key in dict.fromkeys(key for row in rows for key in row):
         points = [(x, float(row[key])) for x, row in zip(xs, rows, strict=True) if _is_number(row.get(key))]
-        if points and key.lower() not in _NOT_CURVES:
+        if points and key.lower() not in _NOT_CURVES and key.partition("/")[2] not in findings:
             groups.setdefault(_group(key), {})[key] = points
     order = ["Loss", "Score", "Learning rate"]
     ranked = sorted(groups, key=lambda group: order.index(group[0]) if group[0] in order else len(order))

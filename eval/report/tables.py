@@ -165,14 +165,14 @@ class Grid:
 
 _RECIPE = (
     ("members", "Members"),
-    ("method", "Method"),
-    ("layer", "Layer"),
+    ("map", "Map"),
+    ("prior", "Prior"),
     ("threshold", "Threshold"),
     ("gate", "Gate"),
-    ("max_boxes", "Boxes at most"),
+    ("max_boxes", "At most"),
     ("calibration", "Calibration"),
 )
-_TUNE = (("boxes", "Boxes on tune"), ("ap50", "AP50 on tune"), ("ap50_uncalibrated", "uncalibrated"))
+_TUNE = (("boxes", "Tune boxes"), ("ap50", "Tune AP50"), ("ap50_uncalibrated", "as mapped"))
 
 
 def recipe_table(recipe: Mapping[str, Any]) -> Grid | None:
@@ -189,7 +189,7 @@ def recipe_table(recipe: Mapping[str, Any]) -> Grid | None:
             dict(found) if isinstance(found, Mapping) else {str(entry["name"]): entry for entry in found}
         )
         settings = {
-            name: {**entry, **{f"tune {k}": v for k, v in (entry.get("tune") or {}).items()}}
+            name: {**entry, **_map(entry), **{f"tune {k}": v for k, v in (entry.get("tune") or {}).items()}}
             for name, entry in entries.items()
         }
     except (KeyError, TypeError, AttributeError):
@@ -204,13 +204,25 @@ def recipe_table(recipe: Mapping[str, Any]) -> Grid | None:
     return Grid(["Finding", *(title for _, title in columns)], rows, [False, *numeric])
 
 
+def _map(entry: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of map in a word: a method, and its layer where that is not the last."""
+    if "method" not in entry:
+        return {}
+    layer = entry.get("layer", "last")
+    return {"map": entry["method"] if layer == "last" else f"{entry['method']} @ {layer}"}
+
+
 def _setting(key: str, value: Any) -> str:
     """A recipe's setting in words. A calibration is fitted, or the identity; its coefficients stand in the recipe."""
     if key == "calibration":
         return "identity" if value in (None, "identity") else "fitted"
+    if key == "prior":
+        return "–" if value is None else f"^{value['exponent']:g}"
     if key == "threshold" and isinstance(value, Mapping):
         cut = figure(float(value["value"]), 3)
         return f"{cut} of range" if value.get("kind") == "range" else cut
+    if key in ("tune ap50", "tune ap50_uncalibrated") and value is not None:
+        return figure(float(value), 3)
     return _text(value)
 
 

@@ -228,10 +228,26 @@ def test_recipe_of_a_list_and_its_settings_in_words() -> None:
         }
     )
     assert table is not None
-    assert table.columns == ["Finding", "Members", "Threshold", "Calibration", "Boxes on tune", "AP50 on tune"]
+    assert table.columns == ["Finding", "Members", "Threshold", "Calibration", "Tune boxes", "Tune AP50"]
     assert table.rows == [
         ["Nodule", "0, 1", ".350 of range", "fitted", "12", ".414"],
         ["Mass", "1", ".500", "identity", "0", "–"],
+    ]
+
+
+def test_a_recipes_maps_and_priors_in_a_word() -> None:
+    entries = [
+        {"name": "A", "method": "pcam", "layer": "last", "prior": None},
+        {"name": "B", "method": "layercam", "layer": "stage1", "prior": {"exponent": 0.5, "grid": [[1.0]]}},
+        {"name": "C", "method": "layercam", "layer": "stage2", "prior": {"exponent": 1.0, "grid": [[1.0]]}},
+    ]
+    table = recipe_table({"findings": entries})
+    assert table is not None
+    assert table.columns == ["Finding", "Map", "Prior"]
+    assert table.rows == [
+        ["A", "pcam", "–"],
+        ["B", "layercam @ stage1", "^0.5"],
+        ["C", "layercam @ stage2", "^1"],
     ]
 
 

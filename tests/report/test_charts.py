@@ -100,6 +100,12 @@ def test_what_is_no_number_is_left_out() -> None:
     assert run_charts([{"event": "resumed"}]) == []
 
 
+def test_figures_of_single_findings_are_left_out() -> None:
+    rows = [{"epoch": e, "val_macro_auroc": 0.5, "val_auroc/Mass": 0.5, "val_positives/Mass": 9} for e in (1, 2)]
+    (chart,) = run_charts(rows, ["Mass"])
+    assert [line.name for line in chart.lines] == ["val macro AUROC"]
+
+
 def test_labels_of_equal_ends_do_not_overlap_and_keep_their_order() -> None:
     rows = [{"epoch": e, "a_loss": 1.0, "b_loss": 1.01, "c_loss": 0.99, "d_loss": 5.0 / e} for e in (1, 5)]
     chart = run_charts(rows)[0]
