@@ -24,6 +24,26 @@ def stage_paths(backbone: nn.Module) -> list[str]:
     return [path for path in found if path is not None]
 
 
+def is_stage(layer: str) -> bool:
+    """Whether a layer's name counts stages; anything else is `last` or a module's path."""
+    return layer.startswith("stage") and layer[5:].isdecimal()
+
+
+def from_stage(backbone: nn.Module, layer: str) -> list[str]:
+    """The layers from stage `layer` on, finest first: it, the stages after it but the final one, and `last`.
+
+    Raises:
+        ConfigError: if `layer` is no stage of the backbone, or the final one.
+    """
+    stages = stage_paths(backbone)
+    before = [f"stage{i}" for i in range(len(stages) - 1)]
+    if layer not in before:
+        raise ConfigError(
+            f"layer: expected the finest of the stages to fuse, one of {', '.join(before)}; got {layer!r}"
+        )
+    return [*before[before.index(layer) :], LAST]
+
+
 def layer_module(backbone: nn.Module, layer: str) -> nn.Module:
     """The module whose output is meant.
 
@@ -36,7 +56,7 @@ def layer_module(backbone: nn.Module, layer: str) -> nn.Module:
     """
     stages = stage_paths(backbone)
     path = layer
-    if layer.startswith("stage") and layer[5:].isdecimal():
+    if is_stage(layer):
         path = stages[int(layer[5:])] if int(layer[5:]) < len(stages) else ""
     modules = dict(backbone.named_modules())
     if not path or path not in modules:
@@ -78,6 +98,16 @@ def tapped(modules: dict[str, nn.Module], leaf: bool) -> Iterator[dict[str, Tens
 
 
 @contextmanager
+def replaced(module: nn.Module, value: Tensor) -> Iterator[None]:
+    """The module answers `value` inside the block, whatever it is given."""
+    handle = module.register_forward_hook(lambda _module, _given, _out: value)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Parameters ask for no gradient inside the block."""
     asked = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -90,18 +120,34 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def as_maps(out: Tensor, channels: Collection[int] | None = None) -> Tensor:
+def as_maps(out: Tensor, channels: Collection[int] | None = None, grid_hw: tuple[int, int] | None = None) -> Tensor:
     """A module's output → `(n, d, h, w)`; channels that stand last (as many as `channels` names) come second.
+
+    Args:
+        out: maps `(n, d, h, w)` or `(n, h, w, d)`, or tokens `(n, t, d)`: those of the grid, row by row, last, behind
+            any prefix such as a class token, which is left out.
+        channels: numbers of channels that the backbone's stages have.
+        grid_hw: height and width of the token grid; None refuses tokens.
 
     Raises:
         ConfigError: if the output is no stack of maps.
     """
+    if isinstance(out, Tensor) and out.ndim == 3 and grid_hw is not None:
+        prefix = out.shape[1] - grid_hw[0] * grid_hw[1]
+        if prefix >= 0:
+            return out[:, prefix:].transpose(1, 2).unflatten(2, grid_hw)
     if not isinstance(out, Tensor) or out.ndim != 4:
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ConfigError(f"layer: expected a module that gives maps (n, d, h, w), got {got}; take another layer")
-    if channels and out.shape[1] not in channels and out.shape[3] in channels:
-        return out.permute(0, 3, 1, 2)
-    return out
+        grid = f", or tokens of the grid {grid_hw[0]}×{grid_hw[1]}" if grid_hw is not None else ""
+        raise ConfigError(f"layer: expected a module that gives maps (n, d, h, w){grid}, got {got}; take another layer")
+    return out.movedim(channel_axis(out, channels), 1)
+
+
+def channel_axis(out: Tensor, channels: Collection[int] | None) -> int:
+    """Which axis of maps or tokens holds the channels."""
+    if out.ndim == 3:
+        return 2
+    return 3 if channels and out.shape[1] not in channels and out.shape[3] in channels else 1
 
 
 def stage_channels(backbone: nn.Module) -> set[int]:

@@ -22,7 +22,7 @@ from camgen.candidates import Cutter, Option
 from camgen.components import Components
 from camgen.layers import LAST
 from camgen.mapper import map_dataset
-from camgen.maps import FROM_HEAD, METHODS, UNIT_RANGE, Engine, MapName, MapSet
+from camgen.maps import LAST_ONLY, METHODS, UNIT_RANGE, Engine, MapName, MapSet
 from camgen.prior import Prior, fit_prior
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
 from camgen.rivals import gradcam_single, random_map
@@ -85,7 +85,7 @@ class SearchConfig(StrictModel):
             method, layer = _split(source)
             if method not in METHODS:
                 raise ValueError(f"expected METHOD or METHOD@LAYER, METHOD among {', '.join(METHODS)}; got {source!r}")
-            if method in FROM_HEAD and layer != LAST:
+            if method in LAST_ONLY and layer != LAST:
                 raise ValueError(f"{method} maps are of the last layer only; got {source!r}")
         return sources
 

@@ -1,6 +1,6 @@
 """Maps from a layer's activations A and the gradient g = d logit_k / d A, both `(n, d, h, w)`.
 
-All return `(n, h, w)`, >= 0, on the scale of logits. Images must not mix in the network, so that the gradient of a
+All give `(n, h, w)` on the scale of logits. Images must not mix in the network, so that the gradient of a
 batch's sum is each image's own gradient.
 """
 
@@ -12,11 +12,18 @@ import torch
 from torch import Tensor
 
 GradientMethod = Literal["gradcam", "hirescam", "elementwise", "gradcam++", "xgradcam", "layercam"]
+# Linear in g before the ReLU: the map of a sum of logits is the sum of their maps.
+LINEAR: frozenset[str] = frozenset({"gradcam", "hirescam", "xgradcam"})
 _TINY = 1e-7
 
 
 def gradient_map(method: GradientMethod, a: Tensor, g: Tensor) -> Tensor:
-    """One finding's map.
+    """One finding's map, >= 0: `signed_map` and a ReLU."""
+    return torch.relu(signed_map(method, a, g))
+
+
+def signed_map(method: GradientMethod, a: Tensor, g: Tensor) -> Tensor:
+    """One finding's map before the last ReLU.
 
     - `gradcam` (Selvaraju et al., 2017): relu(Σ_c mean_hw(g_c) A_c).
     - `hirescam` (Draelos and Carin, 2020): relu(Σ_c g_c A_c), the gradient kept at each place.
@@ -39,11 +46,12 @@ def gradient_map(method: GradientMethod, a: Tensor, g: Tensor) -> Tensor:
             total = a.sum((2, 3), keepdim=True)
             return _weighted((g * a).sum((2, 3), keepdim=True) / (total + _TINY), a)
         case "gradcam++":
-            square = g * g
-            below = 2 * square + a.sum((2, 3), keepdim=True) * square * g + 1e-6
-            alpha = torch.where(g != 0, square / below, torch.zeros(()).to(g))
-            return _weighted((torch.relu(g) * alpha).sum((2, 3), keepdim=True), a)
+            rise = torch.relu(g)  # α counts only where g > 0
+            square = rise * rise
+            cube = square * rise
+            below = 2 * square + 1e-6 + a.sum((2, 3), keepdim=True) * cube
+            return _weighted((cube / below).sum((2, 3), keepdim=True), a)
 
 
 def _weighted(weights: Tensor, a: Tensor) -> Tensor:
-    return torch.relu((weights * a).sum(1))
+    return (weights * a).sum(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from weakray.dataset import Dataset, write_dataset
 from weakray.detections import Detections
 from weakray.files import write_json
 from weakray.imaging import InputSpec, Placement, letterbox, write_image
+from weakray.stack import silence
 from weakray.taxonomy import Taxonomy
 
 NAMES = ["Nodule", "Effusion", "Mass"]
@@ -58,6 +59,44 @@ class TinyClassifier(nn.Module):
         maps = self.point(features)
         weight = maps.sigmoid()
         return Output((weight * maps).sum((2, 3)) / weight.sum((2, 3)), maps)
+
+
+class Averaged(nn.Module):
+    """A timm backbone and a linear head on averages, of random weights and statistics; tokens become maps."""
+
+    def __init__(self, backbone: str, findings: int, seed: int = 0, size_px: int = 64) -> None:
+        super().__init__()
+        silence()
+        import timm
+
+        whole: Any = {"img_size": size_px} if "vit" in backbone else {}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.backbone: Any = timm.create_model(backbone, num_classes=0, in_chans=1, **whole)
+            self.fc = nn.Linear(self.backbone.num_features, findings)
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    for value in (module.bias, module.running_mean):
+                        nn.init.normal_(cast("Tensor", value), std=0.3)
+            nn.init.normal_(self.fc.weight, std=0.5)
+            nn.init.normal_(self.fc.bias, std=0.5)
+        self.eval()
+        self.batches: list[int] = []
+
+    def features(self, x: Tensor) -> Tensor:
+        self.batches.append(len(x))
+        found: Tensor = self.backbone.forward_features(x)
+        if found.ndim == 3:
+            side = int((found.shape[1] - self.backbone.num_prefix_tokens) ** 0.5)
+            return found[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+        return found
+
+    def head(self, features: Tensor) -> Output:
+        maps = torch.einsum("kd,ndhw->nkhw", self.fc.weight, features) + self.fc.bias[:, None, None]
+        return Output(maps.mean((2, 3)), maps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x)).logits
 
 
 def named(maps: Mapping[str, npt.NDArray[np.float32]], layer: str = LAST) -> dict[MapName, npt.NDArray[np.float32]]:
