@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from camgen.maps import Engine, MapName, MapSet, raw_maps
+from camgen.maps import Engine, MapName, MapSet
+from camgen.methods.target import Tree
+from camgen.tta import PLAIN, View, averaged_maps
 from classify.ensemble import Ensemble
 from weakray.dataset import Dataset
 from weakray.imaging import Image, Placement, prepare, read_image, to_batch
@@ -30,6 +32,7 @@ def map_batch(
     prepared: Sequence[Prepared],
     wanted: Collection[MapName],
     engine: Engine,
+    tta: Sequence[View] = (PLAIN,),
 ) -> MapSet:
     """Maps and probabilities of some images.
 
@@ -39,6 +42,7 @@ def map_batch(
         prepared: n images as `prepare_all` gives them.
         wanted: names of the maps to make.
         engine: who computes Grad-CAM.
+        tta: views of each image that maps and logits are averaged over.
     """
     graph = ensemble.graph
     seen = [
@@ -48,7 +52,14 @@ def map_batch(
         for i in range(len(ensemble.inputs))
     ]
     found = [
-        raw_maps(member.model, batch, [name for name in wanted if name.member == i], engine)
+        averaged_maps(
+            *(member.model, batch, [name for name in wanted if name.member == i], tta),
+            engine=engine,
+            tree=Tree(
+                *(ensemble.taxonomy.parents, ensemble.taxonomy.top_down, ensemble.hierarchy),
+                *(graph.slope[i], graph.offset[i]),
+            ),
+        )
         for i, (member, batch) in enumerate(zip(ensemble.members, graph.each(seen), strict=True))
     ]
     with torch.no_grad():
@@ -62,6 +73,7 @@ def map_batch(
         probabilities.double().cpu().numpy(),
         own.double().cpu().numpy(),
         graph.grid_hw,
+        sum(one.flat_channels for one in found),
     )
 
 
