@@ -1,0 +1,217 @@
+"""All findings' maps: how much faster than pytorch-grad-cam, and how near to the bare forward pass?
+
+`python -m bench.cam` takes both through the same weights, images and threads in one process, in turn, K = 14 findings,
+and prints medians. The peer is called once a finding, as its users do; EigenCAM, which knows no findings, once.
+Score-CAM and Ablation-CAM of the peer take minutes a finding, always the same: one finding is timed, on one image, and
+counted K times. `--quick` takes a tiny model and image: the same rows, figures without meaning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bench.printing import Row, answer
+from camgen.layers import LAST, layer_module
+from camgen.maps import MapName, raw_maps
+from camgen.methods.masked import MaskedPasses
+from classify.compute import bf16_pays
+from weakray.stack import silence
+
+FINDINGS = 14
+BATCH = 8
+PEERS = {
+    "gradcam": "GradCAM",
+    "hirescam": "HiResCAM",
+    "xgradcam": "XGradCAM",
+    "gradcam++": "GradCAMPlusPlus",
+    "layercam": "LayerCAM",
+    "elementwise": "GradCAMElementWise",
+}
+
+
+class Output(NamedTuple):
+    """What `raw_maps` needs of a head."""
+
+    logits: Tensor
+    logit_maps: Tensor
+
+
+class Model(nn.Module):
+    """A timm backbone of random weights, and a 1×1 convolution pooled by mean or by its own probabilities (PCAM)."""
+
+    def __init__(self, backbone: str, head: Literal["gap", "pcam"]) -> None:
+        super().__init__()
+        silence()
+        import timm
+
+        torch.manual_seed(0)
+        self.backbone: Any = timm.create_model(backbone, num_classes=0, global_pool="", in_chans=1)
+        self.conv = nn.Conv2d(self.backbone.num_features, FINDINGS, 1)
+        self.pooling = head
+        self.eval().to(memory_format=torch.channels_last)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images `(n, 1, s, s)` → last map `(n, d, h, w)`."""
+        found: Tensor = self.backbone.forward_features(images)
+        return found
+
+    def head(self, features: Tensor) -> Output:
+        """Last map → logits and logit maps."""
+        maps = self.conv(features)
+        flat = maps.flatten(2)
+        weighted = flat.mean(2) if self.pooling == "gap" else (flat * nn.functional.logsigmoid(flat).softmax(2)).sum(2)
+        return Output(weighted, maps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images → logits, as the peer wants them."""
+        return self.head(self.features(images)).logits
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a run is."""
+
+    backbones: tuple[str, ...]
+    size_px: int
+    runs: int
+
+
+FULL = Scale(("densenet121", "resnet50"), 512, 5)
+QUICK = Scale(("test_resnet",), 96, 3)
+
+
+def main() -> None:
+    """Runs and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tiny model and image: shape of the rows only")
+    scale = QUICK if parser.parse_args().quick else FULL
+    silence()
+    with contextlib.redirect_stdout(sys.stderr):
+        rows = [row for backbone in scale.backbones for row in _backbone_rows(backbone, scale)]
+    answer("cam", rows)
+
+
+def _backbone_rows(backbone: str, scale: Scale) -> list[Row]:
+    rows: list[Row] = []
+    images = torch.rand(BATCH, 1, scale.size_px, scale.size_px, generator=torch.Generator().manual_seed(0))
+    images = images.contiguous(memory_format=torch.channels_last)
+    gap, pcam = Model(backbone, "gap"), Model(backbone, "pcam")
+    for head, model in (("gap", gap), ("pcam", pcam)):
+        for method, kind in PEERS.items():
+            ours, peer = _ours(model, images, method), _peer(model, images, kind, FINDINGS)
+            case = f"{method}/{backbone}/{head}"
+            rows.append(_against(f"{case}/vs-pytorch-grad-cam", ours, peer, scale.runs, BATCH))
+            rows.append(_against(f"{case}/vs-limit", ours, _bare(model, images), scale.runs, BATCH))
+    ours, peer = _ours(gap, images, "layercam", "stage3"), _peer(gap, images, "LayerCAM", FINDINGS, "stage3")
+    rows.append(_against(f"layercam@stage3/{backbone}/gap/vs-pytorch-grad-cam", ours, peer, scale.runs, BATCH))
+    ours, peer = _ours(gap, images, "eigencam"), _peer(gap, images, "EigenCAM", 1)
+    rows.append(_against(f"eigencam/{backbone}/gap/vs-pytorch-grad-cam", ours, peer, scale.runs, BATCH))
+    return [*rows, *_masked_rows(backbone, gap, images, scale)]
+
+
+def _masked_rows(backbone: str, model: Model, images: Tensor, scale: Scale) -> list[Row]:
+    """Score-CAM and Ablation-CAM, on one image."""
+    one, rows, runs = images[:1], [], min(scale.runs, 3)
+    kinds = [("scorecam", MaskedPasses())]
+    if bf16_pays(images.device, model):
+        kinds.append(("scorecam-bf16", MaskedPasses(bf16=True)))
+    with torch.no_grad():
+        a = model.features(one)
+    masks = int((a.amax((2, 3)) > a.amin((2, 3))).sum())
+    for case, passes in kinds:
+        ours = _ours(model, one, "scorecam", passes=passes)
+        peer = _peer(model, one, "ScoreCAM", 1)
+        rows.append(_against(f"{case}/{backbone}/gap/vs-pytorch-grad-cam", ours, peer, runs, 1, peer_times=FINDINGS))
+        if not passes.bf16:
+            bare = _bare(model, images)
+            rows.append(_against(f"{case}/{backbone}/gap/vs-limit", ours, bare, runs, masks, peer_images=BATCH))
+    ours, peer = _ours(model, one, "ablationcam"), _peer(model, one, "AblationCAM", 1)
+    case = f"ablationcam/{backbone}/gap/vs-pytorch-grad-cam"
+    return [*rows, _against(case, ours, peer, runs, 1, peer_times=FINDINGS)]
+
+
+def _ours(
+    model: Model, images: Tensor, method: str, layer: str = LAST, passes: MaskedPasses | None = None
+) -> Callable[[], object]:
+    wanted = [MapName(0, method, layer, k) for k in range(FINDINGS)]
+    return lambda: raw_maps(model, images, wanted, passes=passes)
+
+
+def _bare(model: Model, images: Tensor) -> Callable[[], object]:
+    def forward() -> object:
+        with torch.no_grad():
+            return model(images)
+
+    return forward
+
+
+def _peer(model: Model, images: Tensor, kind: str, findings: int, layer: str | None = None) -> Callable[[], object]:
+    """One call a finding, at the last stage or another."""
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    final = f"stage{len(model.backbone.feature_info) - 1}"
+    module = layer_module(model.backbone, layer or final)
+
+    def calls() -> object:
+        with (
+            contextlib.redirect_stderr(io.StringIO()),  # its progress bars
+            getattr(pytorch_grad_cam, kind)(model=model, target_layers=[module]) as engine,
+        ):
+            return [engine(images, [ClassifierOutputTarget(k)] * len(images)) for k in range(findings)]
+
+    return calls
+
+
+def _against(
+    case: str,
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    runs: int,
+    images: int,
+    *,
+    peer_images: int | None = None,
+    peer_times: int = 1,
+) -> Row:
+    """Images a second of both, in turn, after one unmeasured run of ours.
+
+    Args:
+        case: of the row.
+        ours: what is measured.
+        peer: what it is measured against.
+        runs: of each.
+        images: that a run of ours takes.
+        peer_images: that a run of the peer's takes; None: as many.
+        peer_times: how often the peer's run would be needed for the same work.
+    """
+    ours()
+    mine, theirs = [], []
+    for _ in range(runs):
+        mine.append(images / _seconds(ours))
+        theirs.append((peer_images or images) / (_seconds(peer) * peer_times))
+    ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
+    figures = (statistics.median(mine), statistics.median(theirs))
+    row = Row(case, *figures, "images/s", statistics.median(ratios), min(ratios), max(ratios), runs)
+    print(row, file=sys.stderr)
+    return row
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
