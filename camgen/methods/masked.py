@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from camgen.layers import channel_axis, replaced
-from classify.compute import precision
+from classify.compute import autocast
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def score_cam(
     pairs = (~flat).nonzero()
     bytes_each = (batch.shape[1] + 1) * batch[0, 0].numel() * batch.element_size()
     scores = []
-    with torch.no_grad(), precision(batch.device, passes.bf16):
+    with torch.no_grad(), autocast(batch.device, "bf16" if passes.bf16 else "fp32"):
         for part in pairs.split(_chunk(passes, bytes_each)):
             image, channel = part.unbind(1)
             mask = functional.interpolate(
@@ -134,7 +134,7 @@ def drops_behind(
             chunk of ablated copies; a layer that others pass by, inside a block, needs as many images as copies.
     """
     axis = channel_axis(out, channels)
-    with torch.no_grad(), precision(batch.device, passes.bf16):
+    with torch.no_grad(), autocast(batch.device, "bf16" if passes.bf16 else "fp32"):
         whole = model.head(model.features(batch)).logits
         drops = whole.new_zeros(out.shape[0], out.shape[axis], whole.shape[1])
         for i in range(len(batch)):

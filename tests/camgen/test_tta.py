@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from camgen.layers import LAST
-from camgen.mapper import map_batch
+from camgen.mapper import map_batch, prepare_all
 from camgen.maps import MapName, raw_maps
 from camgen.methods.target import Target
 from camgen.tta import PLAIN, View, averaged_maps
 from classify.ensemble import Ensemble
 from tests.camgen.makers import Averaged, TinyClassifier
 from weakray.errors import ConfigError
-from weakray.imaging import prepare
 
 TARGETS: tuple[Target, ...] = ("logit", "probability")
 
@@ -73,7 +72,7 @@ def test_views_without_the_plain_one_are_refused() -> None:
 def test_an_ensembles_maps_are_averaged_and_know_their_class_tree(ensemble_folder: Path) -> None:
     ensemble = Ensemble.load(ensemble_folder)
     rng = np.random.default_rng(0)
-    films = [prepare(rng.integers(0, 256, (40, 56)).astype(np.uint8), ensemble.input) for _ in range(3)]
+    films = [prepare_all(rng.integers(0, 256, (40, 56)).astype(np.uint8), ensemble) for _ in range(3)]
     wanted = [MapName(m, "gradcam", LAST, 1, target) for m in (0, 1) for target in TARGETS]
     plain = map_batch(ensemble, ["a", "b", "c"], films, wanted, "ours")
     both = map_batch(ensemble, ["a", "b", "c"], films, wanted, "ours", tta=(PLAIN, View(flip=True)))
