@@ -50,9 +50,8 @@ def training_batches(
     return ahead(make, batches, workers)
 
 
-def plain_batches(images: Images, batch_size: int, workers: int) -> Iterator[FloatArray]:
-    """All images in row order, `(b, c, s, s)` in [0, 1], unchanged, the last batch possibly smaller."""
-    rows = np.arange(len(images))
+def plain_batches(images: Images, rows: npt.NDArray[np.int64], batch_size: int, workers: int) -> Iterator[FloatArray]:
+    """Images of these rows, in order, `(b, c, s, s)` in [0, 1], unchanged, the last batch possibly smaller."""
     parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     return ahead(lambda part: to_batch([images[row] for row in part.tolist()]), parts, workers)
 

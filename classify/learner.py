@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from classify.compute import Precision, autocast
+from classify.distributed import Processes
 from classify.ema import Ema
+from classify.heads import HeadOutput
 from classify.loss import Criterion
 from classify.mean_teacher import disagreement
 from classify.model import Classifier
@@ -63,6 +66,7 @@ class Learner:
         precision: of the forward.
         clip_norm: largest norm of the gradient, None: not clipped.
         device: where the model is.
+        processes: who shares a step; each computes on its part of the rows.
     """
 
     model: Classifier
@@ -74,6 +78,11 @@ class Learner:
     precision: Precision
     clip_norm: float | None
     device: torch.device
+    processes: Processes = field(default_factory=Processes)
+    _forward: Callable[[Tensor], HeadOutput] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._forward = self.processes.wrapped(self.model)
 
     @property
     def judged(self) -> Classifier:
@@ -86,35 +95,36 @@ class Learner:
         """Takes a step.
 
         Args:
-            rows: of the images.
-            pixels: `(b, c, s, s)` in [0, 1].
+            rows: of the step's images, `(n,)`, the same in all processes.
+            pixels: of this process's part of them, `(b, c, s, s)` in [0, 1].
             rate: learning rate.
             updates: how often the weights were updated before.
             view: the same images as the teacher sees them; None without a teacher.
             weight: of the disagreement with the teacher.
 
         Raises:
-            NotFiniteError: if the loss or the gradient is not finite; the weights are still those from before, running
-                statistics may not be.
+            NotFiniteError: if the loss or the gradient is not finite, in all processes alike; the weights are still
+                those from before, running statistics may not be.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.precision):
-            output = self.model(self.on_device(pixels))
+            output = self._forward(self.on_device(pixels))
         logits = output.logits
-        values, mask = self.targets.targets_for(rows)
+        values, mask = self.targets.targets_for(self.processes.part(rows))
         loss = self.criterion(logits, values.to(self.device), mask.to(self.device), output.uncertain)
         apart = loss.new_zeros(())
         if view is not None and self.ema is not None:
             with torch.no_grad(), autocast(self.device, self.precision):
                 taught = self.ema.model(self.on_device(view)).logits
-            apart = disagreement(logits, taught)
+            apart = disagreement(logits, taught) * self.processes.share(rows)
         self.scaler.scale(loss + weight * apart if weight else loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         norm = self._clipped_norm()
         # Asked for all at once: each question to a GPU waits for all that it was given to do.
-        loss_value, apart_value, norm_value = torch.stack([loss.detach(), apart.detach(), norm]).tolist()
+        figures = self.processes.mean(torch.stack([loss.detach(), apart.detach(), norm]))
+        loss_value, apart_value, norm_value = figures.tolist()
         finite(loss_value, "loss")
         finite(apart_value, "disagreement with the teacher")
         updated = math.isfinite(norm_value)
@@ -122,9 +132,11 @@ class Learner:
             finite(norm_value, "gradient")
         self.scaler.step(self.optimizer)  # leaves the weights alone where fp16 overflowed
         self.scaler.update()
+        self.processes.agree(self.model)
         if updated and self.ema is not None:
             self.ema.update(self.model, updates)
-        self.targets.update(rows, logits.detach().float().sigmoid())
+        seen = self.processes.gathered(logits.detach().float().sigmoid(), len(rows))
+        self.targets.update(rows, seen)
         return Step(loss_value, apart_value, updated)
 
     def _clipped_norm(self) -> Tensor:

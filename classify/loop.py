@@ -15,6 +15,7 @@ from classify.batches import training_batches
 from classify.checkpoint import Checkpoint, Progress, Tensors, capture, put_back, weights_of
 from classify.checkpoint_files import CheckpointFiles, Found
 from classify.compute import Precision
+from classify.distributed import Processes
 from classify.ema import Ema
 from classify.learner import Learner, NotFiniteError
 from classify.mean_teacher import ramped, view_seed
@@ -46,6 +47,7 @@ class Trainer:
         taxonomy: the findings.
         device: where the model is.
         precision: of the forward.
+        processes: who shares the training; all of them know the same, the first one writes.
         folder: where checkpoints and figures go.
         report: takes each epoch's figures.
     """
@@ -59,6 +61,7 @@ class Trainer:
     taxonomy: Taxonomy
     device: torch.device
     precision: Precision
+    processes: Processes
     folder: RunFolder
     report: Callable[[Mapping[str, Any]], None]
 
@@ -76,12 +79,13 @@ class Trainer:
             DivergedError: if losses are not finite again and again.
             RunError: if a checkpoint cannot be written, or none of those there can be used.
         """
-        self._files = CheckpointFiles(self.folder.checkpoints)
-        self._begin(self._files.load())
+        self._files = self.processes.by_first(lambda: CheckpointFiles(self.folder.checkpoints))
+        self._begin(self.processes.by_first(self._files.load))
         per_epoch = self.sampler.batches_per_epoch
         total = sum(phase.epochs for phase in self.phases) * per_epoch
         done = self.progress.epoch * per_epoch + self.progress.batch
-        with tqdm(total=total, initial=done, desc="train", unit="batch", disable=None) as self._bar:
+        quiet = None if self.processes.first else True
+        with tqdm(total=total, initial=done, desc="train", unit="batch", disable=quiet) as self._bar:
             while True:
                 while not self._ended():
                     self._epoch()
@@ -103,16 +107,16 @@ class Trainer:
         self._learner = self._new_learner()
         if found is None:
             self._good = capture(self._learner, self.progress)
-            self.folder.keep_metrics([])
+            self.processes.by_first(lambda: self.folder.keep_metrics([]))
             return
         try:
             self.progress = put_back(found.now, self._learner)
         except (RuntimeError, IndexError, KeyError) as error:
             raise RunError(
-                f"{self.folder.checkpoints}: the checkpoint cannot be used ({error}); remove the run folder"
+                f"{self._files.folder}: the checkpoint cannot be used ({error}); remove the run folder"
             ) from None
         self._good, self.best = found.earlier, found.best
-        self.folder.keep_metrics(self.folder.metrics()[: self.progress.rows])
+        self.processes.by_first(lambda: self.folder.keep_metrics(self.folder.metrics()[: self.progress.rows]))
         for name, reason in found.unusable:
             self.progress.unusable += 1
             self._log(event="unusable checkpoint", file=name, reason=reason)
@@ -127,10 +131,11 @@ class Trainer:
             None if ema.decay is None else Ema(self.model, ema.decay, ema.warmup),
             GradScaler(self.device.type, enabled=self.precision == "fp16"),
             phase.targets,
-            phase.criterion,
+            self.processes.criterion(phase.criterion),
             self.precision,
             config.clip_norm,
             self.device,
+            self.processes,
         )
 
     def _next_phase(self) -> None:
@@ -174,7 +179,7 @@ class Trainer:
         self._log(**row)
         self.report(row)
         self._good = capture(self._learner, now)
-        self._files.save(self._good, self._good, self.best)
+        self._save(self._good)
         self._bar.set_postfix({metric: f"{row[metric]:.4f}", "best": f"{now.best_score:.4f}"})
 
     def _learn_and_validate(self) -> dict[str, Any]:
@@ -220,13 +225,17 @@ class Trainer:
                 self._go_back(event, self.progress.batch)
 
     def _batches(self, batches: Sequence[Rows]) -> Iterator[tuple[int, Rows, FloatArray, FloatArray | None]]:
-        """Number, rows and pixels of each batch to come, and the same images as the teacher sees them."""
+        """Number and rows of each batch to come, its pixels, and the same images as the teacher sees them.
+
+        Rows are those of all processes, pixels those of this one's part.
+        """
         config, now = self.config, self.progress
         numbers = [b for b in range(now.batch, len(batches)) if [now.epoch, b] not in now.left_out]
         left = [batches[b] for b in numbers]
+        own = [self.processes.part(rows) for rows in left]
 
         def made(seed: int) -> Iterator[FloatArray]:
-            return training_batches(self.train.images, left, config.augment, seed, now.epoch, config.workers)
+            return training_batches(self.train.images, own, config.augment, seed, now.epoch, config.workers)
 
         taught = self._teacher_weight(0) > 0
         yield from zip(
@@ -246,6 +255,7 @@ class Trainer:
         if due(self.config.rollback, now, self._good.progress):
             self._good = capture(self._learner, now)
         rate, weight = self._rate(now.batch), self._teacher_weight(now.batch)
+        self.processes.seed_step(self.config.seed, now.phase, now.epoch, now.batch)
         step = self._learner.learn(rows, pixels, rate, now.updates, view, weight)
         now.updates += step.updated
         now.overflows += not step.updated
@@ -254,7 +264,7 @@ class Trainer:
         now.disagreement_sum += step.disagreement
         self._bar.update()
         if every is not None and now.batch % every == 0 and now.batch < batches:
-            self._files.save(capture(self._learner, now), self._good, self.best)
+            self._save(capture(self._learner, now))
 
     def _go_back(self, event: NotFiniteError, batch: int | None) -> None:
         """Back to the last good state, past the batch that was to blame (None: the validation).
@@ -283,7 +293,13 @@ class Trainer:
         self._bar.n = self.progress.epoch * self.sampler.batches_per_epoch + self.progress.batch
         self._bar.refresh()
 
+    def _save(self, now: Checkpoint) -> None:
+        self.processes.by_first(lambda: self._files.save(now, self._good, self.best))
+
     def _log(self, **values: Any) -> None:
-        with self._files.writing():
-            self.folder.log(**values)
+        def write() -> None:
+            with self._files.writing():
+                self.folder.log(**values)
+
+        self.processes.by_first(write)
         self.progress.rows += 1

@@ -71,13 +71,12 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Opt
             return torch.optim.Adagrad(groups, lr=lr)
 
 
-def scaled_rate(lr: float, base_batch: int | None, batch_size: int, processes: int = 1) -> float:
-    """Peak rate for the images that a step really sees: lr · processes · batch_size / base_batch (Goyal et al. 2017).
+def scaled_rate(lr: float, base_batch: int | None, batch_size: int) -> float:
+    """Peak rate for the images that a step really sees: lr · batch_size / base_batch (Goyal et al. 2017).
 
     Args:
         lr: rate that was found good.
         base_batch: images a step when it was found; None leaves `lr` as it is.
-        batch_size: images that one process sees a step.
-        processes: how many share a step.
+        batch_size: images of a step, whoever shares it: `batch_size` says so whatever the number of processes.
     """
-    return lr if base_batch is None else lr * processes * batch_size / base_batch
+    return lr if base_batch is None else lr * batch_size / base_batch

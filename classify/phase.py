@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from classify.labels import Targets
-from classify.loss import Criterion
+from classify.loss import Loss
 from classify.model import Classifier
 from classify.target_source import TargetSource
 from weakray.config import StrictModel
@@ -47,7 +47,7 @@ class Phase:
     lr: float
     targets: TargetSource
     val: Targets
-    criterion: Criterion
+    criterion: Loss
     last_layer_only: bool = False
 
     def freeze(self, model: Classifier) -> None:

@@ -17,6 +17,7 @@ from classify.cache import cached_images
 from classify.checkpoint_files import writing
 from classify.compute import torch_device, torch_precision, torch_threads
 from classify.curves import draw_curves
+from classify.distributed import differences, joined_processes
 from classify.images import Images, PreparedImages
 from classify.label_statistics import REPORT, label_report, warn
 from classify.labels import (
@@ -45,7 +46,7 @@ from weakray.config import StrictModel, to_plain
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, DataError
 from weakray.files import sha256_json, write_json
-from weakray.runs import open_run
+from weakray.runs import RunFolder, open_run
 from weakray.taxonomy import Taxonomy
 
 
@@ -71,6 +72,8 @@ class TrainResult(StrictModel):
 def run(config: TrainConfig) -> TrainResult:
     """Trains, or goes on from the last checkpoint, or returns what a finished run reached.
 
+    Started by `torchrun`, as many processes as it starts share each step's images and make one classifier.
+
     Raises:
         ConfigError: if the settings do not go together, or `init` is a classifier of another backbone.
         DataError: if the dataset has no train or val image, no finding that could be learned, or none to score on val.
@@ -81,13 +84,23 @@ def run(config: TrainConfig) -> TrainResult:
 
 
 def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None) -> TrainResult:
-    """As `run`; `watch` takes each new epoch's figures and may end the training by raising."""
+    """As `run`; `watch` takes each new epoch's figures and may end the training by raising: one process's alone."""
+    device = torch_device(config.device)
+    processes = joined_processes(cpu=device.type == "cpu")
+    if watch is not None and processes.count > 1:
+        raise ConfigError(
+            f"WORLD_SIZE: a search trains in one process, got {processes.count}; start it without a launcher"
+        )
     dataset = Dataset.load(config.data)
     uncertainty = policies(dataset.taxonomy.names, config.uncertainty, config.uncertainty_of)
     source = _source(config)
     inputs = {"dataset": dataset.sha256} | ({} if source is None else {"init": source.sha256})
-    folder = open_run(config.out, config, inputs)
-    done = folder.finished()
+
+    def opened() -> tuple[RunFolder, dict[str, Any] | None]:
+        folder = open_run(config.out, config, inputs)
+        return folder, folder.finished()
+
+    folder, done = processes.by_first(opened)
     if done is not None:
         return TrainResult(**done)
     taught, lifted = _part(dataset, "train", config, uncertainty)
@@ -96,25 +109,30 @@ def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None
     taught, val = (replace(part, counted=without(part.counted, untaught)) for part in (taught, val))
     names = [dataset.taxonomy.names[k] for k in untaught]
     labels = label_report(dataset, ("train", "val"), config.consistency, config.blanks)
-    write_json(folder.root / REPORT, to_plain(labels))
-    warn([*labels.warnings, *(f"train: {name}: left out of the loss, for nothing would teach it" for name in names)])
+    processes.by_first(lambda: write_json(folder.root / REPORT, to_plain(labels)))
+    if processes.first:
+        warn(
+            [*labels.warnings, *(f"train: {name}: left out of the loss, for nothing would teach it" for name in names)]
+        )
     sampler = Sampler.make(config.sampler, taught.full.values, config.batch_size, config.seed)
     run_id = sha256_json([str(folder.root.resolve()), folder.key])[:16]
-    device = torch_device(config.device)
     devices = [device] if device.type == "cuda" else []
     with (
         torch_threads(config.threads),
         torch.random.fork_rng(devices=devices),
-        tracked(config.wandb, folder.root, run_id, to_plain(config)) as report,
+        tracked(config.wandb if processes.first else "disabled", folder.root, run_id, to_plain(config)) as report,
     ):
         torch.manual_seed(config.seed)
         unsure = bool((taught.full.values == UNSURE).any())
         model = Classifier(config.model, len(dataset.taxonomy), uncertain=unsure)
         transfer = None if source is None else take_weights(model, dataset.taxonomy, source)
-        if transfer is not None:
+        if transfer is not None and processes.first:
             write_json(folder.root / "transfer.json", to_plain(transfer))
             tqdm.write(transfer.line, file=sys.stderr)
-        model.to(device)
+        model = processes.synchronised(model.to(device))
+        changed = differences(processes, model, config.loss.kind, min(config.batch_size, sampler.count))
+        for line in changed if processes.first else []:
+            tqdm.write(f"warning: {processes.count} processes: {line}", file=sys.stderr)
         precision = torch_precision(config.precision, device, model)
         phases = _phases(config, taught, val, untaught, device, dataset.taxonomy)
 
@@ -124,31 +142,46 @@ def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None
                 watch(row)
 
         trainer = Trainer(
-            model, config, phases, taught, sampler, val, dataset.taxonomy, device, precision, folder, epoch_ended
+            model,
+            config,
+            phases,
+            taught,
+            sampler,
+            val,
+            dataset.taxonomy,
+            device,
+            precision,
+            processes,
+            folder,
+            epoch_ended,
         )
         progress, best = trainer.fit()
-    with writing(folder.root, "the checkpoint at the end of training is whole"):
-        draw_curves(folder.metrics(), progress.best_epoch, folder.root / "curves.png")
-        sha256 = save_member(folder.root, best, config.model, dataset.taxonomy, config.hierarchy, config.blanks)
-        result = TrainResult(
-            best_epoch=progress.best_epoch,
-            epochs=progress.epoch,
-            metric=config.early_stop.metric,
-            score=progress.best_score if progress.best_score is not None else float("nan"),
-            lifted_labels=lifted,
-            untaught=names,
-            unscored=[dataset.taxonomy.names[k] for k in unscored],
-            left_out_images=sampler.left_out,
-            rollbacks=progress.rollbacks,
-            left_out_batches=len(progress.left_out),
-            fp16_overflows=progress.overflows,
-            unusable_checkpoints=progress.unusable,
-            model_sha256=sha256,
-            transfer=transfer,
-        )
-        folder.finish(to_plain(result))
-    shutil.rmtree(folder.checkpoints)  # several times the model's size, and of no more use
-    return result
+
+    def ended() -> TrainResult:
+        with writing(folder.root, "the checkpoint at the end of training is whole"):
+            draw_curves(folder.metrics(), progress.best_epoch, folder.root / "curves.png")
+            sha256 = save_member(folder.root, best, config.model, dataset.taxonomy, config.hierarchy, config.blanks)
+            result = TrainResult(
+                best_epoch=progress.best_epoch,
+                epochs=progress.epoch,
+                metric=config.early_stop.metric,
+                score=progress.best_score if progress.best_score is not None else float("nan"),
+                lifted_labels=lifted,
+                untaught=names,
+                unscored=[dataset.taxonomy.names[k] for k in unscored],
+                left_out_images=sampler.left_out,
+                rollbacks=progress.rollbacks,
+                left_out_batches=len(progress.left_out),
+                fp16_overflows=progress.overflows,
+                unusable_checkpoints=progress.unusable,
+                model_sha256=sha256,
+                transfer=transfer,
+            )
+            folder.finish(to_plain(result))
+        shutil.rmtree(folder.checkpoints)  # several times the model's size, and of no more use
+        return result
+
+    return processes.by_first(ended)
 
 
 def _source(config: TrainConfig) -> Member | None:

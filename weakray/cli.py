@@ -7,6 +7,7 @@ and their help from the class's fields.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -94,7 +95,9 @@ def _dispatch(words: list[str]) -> int:
     call: Callable[[Any], Any] = import_module(module).run
     config_class: type[StrictModel] = get_type_hints(call)["config"]
     config = load(config_class, *_parse(f"weakray {stage} {verb}".strip(), help_line, config_class, rest))
-    _show(call(config))
+    result = call(config)
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK") == "0":  # of several processes, the first
+        _show(result)
     return 0
 
 

@@ -48,7 +48,7 @@ def test_batches_do_not_depend_on_workers_or_on_where_the_epoch_resumes(dataset:
 
 def test_plain_batches_keep_the_order_and_the_rest(dataset: Dataset) -> None:
     images = PreparedImages(dataset, dataset.ids_of("val"), SPEC, cache=False)
-    made = list(plain_batches(images, 4, 2))
+    made = list(plain_batches(images, np.arange(len(images)), 4, 2))
     assert [len(pixels) for pixels in made] == [4, 4, 2]
     np.testing.assert_array_equal(made[2][1, 0], images[9].astype(np.float32) / np.float32(255))
 
