@@ -109,8 +109,8 @@ def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None
     taught, val = (replace(part, counted=without(part.counted, untaught)) for part in (taught, val))
     names = [dataset.taxonomy.names[k] for k in untaught]
     labels = label_report(dataset, ("train", "val"), config.consistency, config.blanks)
-    processes.by_first(lambda: write_json(folder.root / REPORT, to_plain(labels)))
     if processes.first:
+        write_json(folder.root / REPORT, to_plain(labels))
         warn(
             [*labels.warnings, *(f"train: {name}: left out of the loss, for nothing would teach it" for name in names)]
         )
