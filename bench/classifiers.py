@@ -25,6 +25,7 @@ from classify.ensemble import Ensemble, split_truth
 from classify.fitting import rows as outputs
 from classify.inference import member_logits
 from classify.settings import TrainConfig
+from classify.studies import group
 from eval.classification import MIN_POSITIVES, FigureDraws, LabelledScores
 from eval.intervals import PatientDraws, comparison_of
 from ingest.phantom import command as phantom
@@ -85,9 +86,8 @@ def _ensemble(root: Path, name: str, members: list[dict[str, Any]]) -> Ensemble:
 
 def _figures(ensemble: Ensemble, data: Dataset, ids: list[str], draws: PatientDraws) -> dict[str, FigureDraws]:
     """Figures on test of each member and rule."""
-    inputs = [member.input for member in ensemble.members]
     logits = member_logits(
-        *(ensemble.graph.members, inputs, data, ids),
+        *(ensemble.members, data, group(data, "test", "images")),
         device=torch_device("auto"),
         batch_size=16,
         workers=2,

@@ -16,6 +16,7 @@ from classify.fitting import FitConfig, cross_fit, member_row, patient_folds
 from classify.member import load_member
 from classify.platt import Calibration
 from classify.rules import Rule
+from classify.studies import group
 from eval.classification import MIN_POSITIVES, FigureDraws, LabelledScores
 from eval.classification_plots import reliability_sheet
 from eval.classification_tables import calibration_markdown
@@ -77,12 +78,13 @@ def run(config: CalibrateConfig) -> CalibrateResult:
     done = folder.finished()
     if done is not None:
         return CalibrateResult(**done)
-    image_ids, names = dataset.ids_of("val"), dataset.taxonomy.names
+    studies, names = group(dataset, "val", members[0].studies), dataset.taxonomy.names
+    device = torch_device(config.device)
     with torch_threads(config.threads):
-        outputs = val_outputs(members, dataset, torch_device(config.device), config.batch_size, config.workers)
-        fold = patient_folds([dataset.patient_of(i) for i in image_ids], config.folds, config.seed)
+        outputs = val_outputs(members, dataset, studies, device, config.batch_size, config.workers)
+        fold = patient_folds([dataset.patient_of(name) for name in studies.names], config.folds, config.seed)
         fits = {method: cross_fit(outputs, method, config, fold) for method in METHODS}
-    draws = PatientDraws.of(image_ids, dataset.patients, config.draws, config.seed)
+    draws = PatientDraws.of(studies.names, dataset.patients, config.draws, config.seed)
     sources = {member_row(i): member_row(i) for i in range(len(members))}
     if len(members) > 1:
         sources["ensemble"] = config.rule
@@ -90,7 +92,7 @@ def run(config: CalibrateConfig) -> CalibrateResult:
     for name, row in sources.items():
         scored: dict[str, FigureDraws] = {}
         for method in METHODS:
-            paired = LabelledScores(image_ids, names, fits[method][row].probability, full.values == 1, full.mask)
+            paired = LabelledScores(studies.names, names, fits[method][row].probability, full.values == 1, full.mask)
             scored[method] = FigureDraws.of(paired, draws, fits[method][row].cut)
         tables[name] = side_by_side(scored, "none", config.min_positives)["rows"]
         figures[name] = {method: found.to_dict(config.min_positives) for method, found in scored.items()}
@@ -98,18 +100,18 @@ def run(config: CalibrateConfig) -> CalibrateResult:
         write_text(folder.root / f"reliability_{name}.svg", sheet)
     content = {
         "split": "val",
-        "images": len(image_ids),
+        "images": len(studies.image_ids),
         "folds": int(fold.max()) + 1,
         "members": [describe(member) for member in members],
         "rule": config.rule,
-        "events": one_sided(full, names, "val"),
+        "events": one_sided(full, names, "val") + studies.counts.lines,
         "means": tables,
         "rows": figures,
     }
     write_text(folder.root / "calibration.md", calibration_markdown(content))
     write_json(folder.root / "calibration.json", content)
     result = CalibrateResult(
-        images=len(image_ids),
+        images=len(studies.image_ids),
         folds=content["folds"],
         log_loss={
             name: {method: entry["log_loss"] and entry["log_loss"]["value"] for method, entry in table.items()}

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from classify.loss import Criterion, Loss, LossKind
-from classify.model import Classifier
 from classify.sampler import Rows
+from classify.study_network import ByView, Network, classifiers_of
 from weakray.errors import ConfigError, WeakrayError
 from weakray.stack import silence
 
@@ -79,15 +79,15 @@ class Processes:
         """The loss of a part, of which the gradients' mean over the processes is the gradient of the whole."""
         return whole
 
-    def synchronised(self, model: Classifier) -> Classifier:
+    def synchronised(self, model: Network) -> Network:
         """The model, its batch statistics those of all processes, where its device can."""
         return model
 
-    def wrapped(self, model: Classifier) -> Callable[[Tensor], Any]:
+    def wrapped(self, model: Network) -> Callable[[Tensor], Any]:
         """The forward after which `backward` averages gradients."""
         return model
 
-    def agree(self, model: Classifier) -> None:
+    def agree(self, model: Network) -> None:
         """Makes the running statistics the same in all processes: their means."""
 
     def seed_step(self, *place: int) -> None:
@@ -137,15 +137,15 @@ class _Several(Processes):
 
         return of_part
 
-    def synchronised(self, model: Classifier) -> Classifier:
-        return model if model.mean.device.type == "cpu" else shared_statistics(model)
+    def synchronised(self, model: Network) -> Network:
+        return model if next(model.parameters()).device.type == "cpu" else shared_statistics(model)
 
-    def wrapped(self, model: Classifier) -> Callable[[Tensor], Any]:
+    def wrapped(self, model: Network) -> Callable[[Tensor], Any]:
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
         how = DistributedDataParallelKwargs(find_unused_parameters=_has_unused(model))
-        cpu = model.mean.device.type == "cpu"
+        cpu = next(model.parameters()).device.type == "cpu"
         joined = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[how])
         if joined.distributed_type not in (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
             raise ConfigError(
@@ -155,7 +155,7 @@ class _Several(Processes):
         return joined.prepare_model(model, device_placement=False)
 
     @torch.no_grad()
-    def agree(self, model: Classifier) -> None:
+    def agree(self, model: Network) -> None:
         own = [
             statistic
             for part in _norms(model)
@@ -173,7 +173,7 @@ class _Several(Processes):
         torch.manual_seed(int(drawn))
 
 
-def shared_statistics(model: Classifier) -> Classifier:
+def shared_statistics(model: Network) -> Network:
     """The model with batch norms that take their statistics from all processes; they compute on CUDA alone."""
     silence()
     from timm.layers import convert_sync_batchnorm
@@ -181,15 +181,20 @@ def shared_statistics(model: Classifier) -> Classifier:
     return convert_sync_batchnorm(model)  # torch's own loses the activation inside timm's norms
 
 
-def differences(processes: Processes, model: Classifier, kind: LossKind, images: int) -> list[str]:
+def differences(processes: Processes, model: Network, kind: LossKind, images: int) -> list[str]:
     """What the number of processes changes in a training with steps of so many images, a sentence each.
 
     Raises:
-        ConfigError: if a step has too few images for these processes.
+        ConfigError: if a step has too few images for these processes, or a process may have none of a view.
     """
     count = processes.count
     if count == 1:
         return []
+    if isinstance(model, ByView):
+        raise ConfigError(
+            f"studies: by_view trains in one process, got {count}: the part of one may hold no image of a view, and "
+            "the others would wait for it; start one process, or set studies to sum"
+        )
     own = any(not isinstance(part, nn.SyncBatchNorm) for part in _norms(model))
     least = 2 * count if own else count
     if images < least:
@@ -265,10 +270,11 @@ def _norms(model: nn.Module) -> list[_NormBase]:
     return [part for part in model.modules() if isinstance(part, _NormBase) and part.track_running_stats]
 
 
-def _has_unused(model: Classifier) -> bool:
+def _has_unused(model: Network) -> bool:
     """Whether parameters that learn take no part in the logits: gradients are then waited for in vain."""
     trial = deepcopy(model).train()
-    spec = trial.config.input
-    found = trial(torch.zeros(2, spec.channels, spec.size_px, spec.size_px, device=trial.mean.device))
+    (classifier,) = classifiers_of(trial)
+    spec = classifier.config.input
+    found = classifier(torch.zeros(2, spec.channels, spec.size_px, spec.size_px, device=classifier.mean.device))
     (found.logits.sum() if found.uncertain is None else found.logits.sum() + found.uncertain.sum()).backward()
     return any(weight.requires_grad and weight.grad is None for weight in trial.parameters())

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from classify.compute import DeviceName, torch_device, torch_threads
 from classify.fitting import FitConfig, Fitted, Outputs, cross_fit, fit, patient_folds, table_rows
@@ -22,12 +22,14 @@ from classify.member import Member, load_member
 from classify.platt import Calibration, Platt
 from classify.rules import Rule
 from classify.scores import finding_areas
+from classify.studies import Studies, StudyMode, group
 from eval.classification import MIN_POSITIVES, FigureDraws, LabelledScores
 from eval.classification_tables import side_by_side_markdown
 from eval.intervals import PatientDraws
 from eval.side_by_side import side_by_side
 from weakray.config import StrictModel, to_plain
 from weakray.dataset import Dataset
+from weakray.detections import FloatArray
 from weakray.errors import DataError, RunError
 from weakray.files import read_json, sha256_json, write_json, write_text
 from weakray.imaging import InputSpec
@@ -63,12 +65,15 @@ class EnsembleResult(StrictModel):
     val_macro_auroc: float | None
     val_macro_auprc: float | None
     sha256: str
-    events: list[str]  # findings that val lacks labels of
+    events: list[str]  # findings that val lacks labels of, and what was scored as a study
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """Calibrated members under one rule.
+
+    Its graph, and so the methods that take images, read each image by itself: as a study of one image where the members
+    were trained on studies, and as a frontal one. Studies are read by `classify.inference.member_logits`.
 
     Attributes:
         members: in order, each with its model; they may see unlike inputs.
@@ -95,7 +100,7 @@ class Ensemble:
         """An ensemble of loaded members.
 
         Raises:
-            RunError: if the members differ in findings, hierarchy or treatment of blanks, or there is none.
+            RunError: if `check_equal` refuses the members.
         """
         check_equal(members)
         tree, hierarchy = members[0].taxonomy, members[0].hierarchy
@@ -147,6 +152,11 @@ class Ensemble:
     def blanks(self) -> Blanks:
         """What a label that was not mentioned counts as."""
         return self.members[0].blanks
+
+    @property
+    def studies(self) -> StudyMode:
+        """What the members were trained on: `predict` and `evaluate` read the same."""
+        return self.members[0].studies
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -201,15 +211,15 @@ def run(config: EnsembleConfig) -> EnsembleResult:
     done = folder.finished()
     if done is not None:
         return EnsembleResult(**done)
-    device = torch_device(config.device)
+    device, studies = torch_device(config.device), group(dataset, "val", members[0].studies)
     with torch_threads(config.threads):
-        outputs = val_outputs(members, dataset, device, config.batch_size, config.workers)
+        outputs = val_outputs(members, dataset, studies, device, config.batch_size, config.workers)
         fitted = fit(outputs, config.calibration, config)
         ensemble = Ensemble.of(members, fitted, config.rule, config.calibration)
         probability = ensemble.graph.probabilities(outputs.logits)
-        table = _table(config, dataset, outputs, members)
+        table = _table(config, dataset, studies, outputs, members)
     areas = finding_areas(probability.numpy(), outputs.full, dataset.taxonomy.names)
-    events = one_sided(outputs.full, dataset.taxonomy.names, "val")
+    events = one_sided(outputs.full, dataset.taxonomy.names, "val") + studies.counts.lines
     write_json(folder.root / "rules.json", table | {"fitted_weights": fitted.weights, "events": events})
     write_text(folder.root / "rules.md", side_by_side_markdown(table))
     write_json(folder.root / "ensemble.json", _content(members, fitted, config.rule, config.calibration, folder.root))
@@ -225,35 +235,28 @@ def run(config: EnsembleConfig) -> EnsembleResult:
 
 
 def val_outputs(
-    members: Sequence[Member], dataset: Dataset, device: torch.device, batch_size: int, workers: int
+    members: Sequence[Member],
+    dataset: Dataset,
+    studies: Studies,
+    device: torch.device,
+    batch_size: int,
+    workers: int,
 ) -> Outputs:
-    """What members say of val, with the labels that calibration and figures see.
-
-    Raises:
-        DataError: if there is no val image.
-    """
-    image_ids = dataset.ids_of("val")
-    if not image_ids:
-        raise DataError(f"{dataset.root}: expected images in split val to calibrate on, got none")
-    full = split_truth(dataset, image_ids, members[0].blanks)
+    """What members say of val's studies, with the labels that calibration and figures see."""
+    full = truth_of(studies.labels, dataset.taxonomy, members[0].blanks)
     counted = conditional(full, dataset.taxonomy) if members[0].hierarchy == "conditional" else full
-    logits = member_logits(
-        nn.ModuleList([member.model for member in members]),
-        [member.input for member in members],
-        dataset,
-        image_ids,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        told="val",
-    )
+    logits = member_logits(members, dataset, studies, device=device, batch_size=batch_size, workers=workers, told="val")
     return Outputs(logits, counted, full, dataset.taxonomy, members[0].hierarchy)
 
 
 def split_truth(dataset: Dataset, image_ids: Sequence[str], blanks: Blanks) -> Targets:
-    """Targets of some images for calibration and scores: ancestors are lifted, uncertain labels do not count."""
-    lifted = lift_ancestors(dataset.labels.loc[list(image_ids)].to_numpy(), dataset.taxonomy)
-    return targets(lifted, ["ignore"] * len(dataset.taxonomy), blanks)
+    """`truth_of` some images."""
+    return truth_of(dataset.labels.loc[list(image_ids)].to_numpy(), dataset.taxonomy, blanks)
+
+
+def truth_of(labels: FloatArray, taxonomy: Taxonomy, blanks: Blanks) -> Targets:
+    """Labels `(n, k)` → targets for calibration and scores: ancestors are lifted, uncertain labels do not count."""
+    return targets(lift_ancestors(labels, taxonomy), ["ignore"] * len(taxonomy), blanks)
 
 
 def check_findings(dataset: Dataset, taxonomy: Taxonomy) -> None:
@@ -273,7 +276,8 @@ def check_equal(members: Sequence[Member]) -> None:
     """Refuses members that cannot be combined; they may differ in architecture and input.
 
     Raises:
-        RunError: if there is none, or they differ in findings, class tree, hierarchy or treatment of blanks.
+        RunError: if there is none, or they differ in findings, class tree, hierarchy, treatment of blanks, or in what
+            they read as one: calibrated on images, or on studies of whatever views, their outputs do not mix.
     """
     if not members:
         raise RunError("members: expected at least one, got none")
@@ -284,6 +288,7 @@ def check_equal(members: Sequence[Member]) -> None:
             ("class trees", first.taxonomy.parents, other.taxonomy.parents),
             ("hierarchies", first.hierarchy, other.hierarchy),
             ("settings of blanks", first.blanks, other.blanks),
+            ("settings of studies", first.studies, other.studies),
         ):
             if one != two:
                 raise RunError(
@@ -305,16 +310,17 @@ def one_sided(full: Targets, findings: Sequence[str], split: str) -> list[str]:
     return found
 
 
-def _table(config: EnsembleConfig, dataset: Dataset, outputs: Outputs, members: Sequence[Member]) -> dict[str, Any]:
+def _table(
+    config: EnsembleConfig, dataset: Dataset, studies: Studies, outputs: Outputs, members: Sequence[Member]
+) -> dict[str, Any]:
     """Members and rules side by side on val, cross-fitted."""
-    image_ids = dataset.ids_of("val")
-    fold = patient_folds([dataset.patient_of(image_id) for image_id in image_ids], config.folds, config.seed)
-    draws = PatientDraws.of(image_ids, dataset.patients, config.draws, config.seed)
+    fold = patient_folds([dataset.patient_of(name) for name in studies.names], config.folds, config.seed)
+    draws = PatientDraws.of(studies.names, dataset.patients, config.draws, config.seed)
     found = cross_fit(outputs, config.calibration, config, fold)
     full = outputs.full
     rows = {
         name: FigureDraws.of(
-            LabelledScores(image_ids, dataset.taxonomy.names, found[name].probability, full.values == 1, full.mask),
+            LabelledScores(studies.names, dataset.taxonomy.names, found[name].probability, full.values == 1, full.mask),
             draws,
             found[name].cut,
         )
@@ -322,7 +328,7 @@ def _table(config: EnsembleConfig, dataset: Dataset, outputs: Outputs, members: 
     }
     return {
         "split": "val",
-        "images": len(image_ids),
+        "images": len(studies.image_ids),
         "folds": int(fold.max()) + 1,
         "members": [describe(member) for member in members],
         **side_by_side(rows, "mean", config.min_positives),

@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import Field
 
 from classify.compute import DeviceName, torch_device, torch_threads
-from classify.ensemble import Ensemble, describe, one_sided, split_truth
+from classify.ensemble import Ensemble, describe, one_sided, truth_of
 from classify.fitting import member_row, rows, table_rows
 from classify.inference import member_logits
 from classify.labels import Targets
+from classify.studies import group
 from eval.classification import MIN_POSITIVES, FigureDraws, LabelledScores
 from eval.classification_plots import pr_sheet, reliability_sheet, roc_sheet
 from eval.classification_tables import evaluation_markdown
@@ -57,7 +58,7 @@ class EvaluateResult(StrictModel):
     macro_auprc: dict[str, float] | None
     macro_f1_at_fitted: dict[str, float] | None
     macro_calibration_error: dict[str, float] | None
-    events: list[str]  # findings that the split lacks labels of, and findings that are not scored
+    events: list[str]  # findings that the split lacks labels of or that are not scored, and what was read as a study
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     hierarchy, as if it stood alone. Uncertain labels do not count, blank ones count as they did in training, and an
     ancestor of a present finding is present.
 
+    Members trained on studies are scored on studies: a study's logits are its images' sum, its label the highest.
+
     A dataset of another taxonomy is scored on the findings that both know, by name or synonym; the others are listed.
 
     Raises:
@@ -108,39 +111,36 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     done = folder.finished()
     if done is not None:
         return EvaluateResult(**done)
-    image_ids = dataset.ids_of(config.split)
-    if not image_ids:
-        raise DataError(f"{dataset.root}: expected images in split {config.split}, got none")
+    studies = group(dataset, config.split, ensemble.studies)
     fitted = ensemble.fitted
     with torch_threads(config.threads):
         logits = member_logits(
-            ensemble.graph.members,
-            [member.input for member in ensemble.members],
+            ensemble.members,
             dataset,
-            image_ids,
+            studies,
             device=torch_device(config.device),
             batch_size=config.batch_size,
             workers=config.workers,
             told=f"evaluate {config.split}",
         )
         found = rows(logits, fitted.scaling, fitted.weights, ensemble.taxonomy, ensemble.hierarchy)
-    truth = split_truth(dataset, image_ids, ensemble.blanks)
+    truth = truth_of(studies.labels, dataset.taxonomy, ensemble.blanks)
     truth = Targets(truth.values[:, shared.of_dataset], truth.mask[:, shared.of_dataset])
-    draws = PatientDraws.of(image_ids, dataset.patients, config.draws, config.seed)
+    draws = PatientDraws.of(studies.names, dataset.patients, config.draws, config.seed)
     scored: dict[str, FigureDraws] = {}
     for name in table_rows(len(ensemble.members), ensemble.rule):
         probability = found[name].double().numpy()[:, shared.of_classifiers]
         thresholds = np.array(fitted.thresholds[name])[shared.of_classifiers]
-        paired = LabelledScores(image_ids, shared.names, probability, truth.values == 1, truth.mask)
+        paired = LabelledScores(studies.names, shared.names, probability, truth.values == 1, truth.mask)
         scored[name] = FigureDraws.of(paired, draws, np.broadcast_to(thresholds, probability.shape))
     members = [member_row(i) for i in range(len(ensemble.members))]
     own = scored[ensemble.rule]
     figures = {name: scored[name].to_dict(config.min_positives) for name in (ensemble.rule, *members)}
-    events = one_sided(truth, shared.names, config.split) + shared.events(dataset.root)
+    events = one_sided(truth, shared.names, config.split) + shared.events(dataset.root) + studies.counts.lines
     whole = figures[ensemble.rule]
     content: dict[str, Any] = {
         "split": config.split,
-        "images": len(image_ids),
+        "images": len(studies.image_ids),
         "patients": draws.n_patients,
         "dataset": f"{dataset.info.get('origin', 'unnamed')}, sha256 {dataset.sha256[:12]}",
         "rule": ensemble.rule,
@@ -158,7 +158,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     _plots(folder.root, own, [scored[name] for name in members], config.split)
     write_json(folder.root / "evaluation.json", content)
     result = EvaluateResult(
-        images=len(image_ids),
+        images=len(studies.image_ids),
         findings=len(shared.names),
         findings_in_mean=sum(own.in_mean(config.min_positives)),
         macro_auroc=whole["macro_auroc"],

@@ -14,6 +14,7 @@ from pydantic import Field
 from classify.compute import torch_threads
 from classify.ensemble import Ensemble, check_findings, split_truth
 from classify.inference import batches
+from classify.studies import StudyMode
 from eval.decisions import decision_thresholds
 from weakray.bundle.graph import tidy
 from weakray.bundle.manifest import CLASSIFIERS, ClassifierPart
@@ -210,6 +211,15 @@ _CALIBRATION = {
 }
 
 
+# What the graph of members that were trained on studies takes an image for: it is given one at a time.
+_READ: dict[StudyMode, str] = {
+    "images": "",
+    "sum": "an image is read as a study of its own; ",
+    "frontal": "an image is read as a study of its own, and as a frontal one; ",
+    "by_view": "an image is read as a study of its own, and as a frontal one; ",
+}
+
+
 def _note(ensemble: Ensemble, images: int, without: list[str], resized: float | None) -> str:
     default = f"; 0.5 where there is no positive: {', '.join(without)}" if without else ""
     shrunk = (
@@ -219,6 +229,7 @@ def _note(ensemble: Ensemble, images: int, without: list[str], resized: float | 
         f"{resized:.2g} from those of images prepared for them."
     )
     return (
-        f"{_CALIBRATION[ensemble.calibration]}; members combined by {ensemble.rule}, class tree "
-        f"{ensemble.hierarchy}. Decision thresholds have the highest F1 on the {images} val images{default}.{shrunk}"
+        f"{_CALIBRATION[ensemble.calibration]}; {_READ[ensemble.studies]}members combined by {ensemble.rule}, "
+        f"class tree {ensemble.hierarchy}. Decision thresholds have the highest F1 on the {images} val images"
+        f"{default}.{shrunk}"
     )

@@ -18,10 +18,10 @@ from classify.ema import Ema
 from classify.heads import HeadOutput
 from classify.loss import Criterion
 from classify.mean_teacher import disagreement
-from classify.model import Classifier
 from classify.sampler import Rows
+from classify.studies import StudyBatch
+from classify.study_network import Network, StudyOutput, read_images, summed
 from classify.target_source import TargetSource
-from weakray.detections import FloatArray
 
 
 class NotFiniteError(ArithmeticError):
@@ -69,9 +69,9 @@ class Learner:
         processes: who shares a step; each computes on its part of the rows.
     """
 
-    model: Classifier
+    model: Network
     optimizer: torch.optim.Optimizer
-    ema: Ema[Classifier] | None
+    ema: Ema[Network] | None
     scaler: GradScaler
     targets: TargetSource
     criterion: Criterion
@@ -79,24 +79,24 @@ class Learner:
     clip_norm: float | None
     device: torch.device
     processes: Processes = field(default_factory=Processes)
-    _forward: Callable[[Tensor], HeadOutput] = field(init=False)
+    _forward: Callable[..., HeadOutput] = field(init=False)
 
     def __post_init__(self) -> None:
         self._forward = self.processes.wrapped(self.model)
 
     @property
-    def judged(self) -> Classifier:
+    def judged(self) -> Network:
         """The model that is validated and kept: the average where there is one."""
         return self.model if self.ema is None else self.ema.model
 
     def learn(
-        self, rows: Rows, pixels: FloatArray, rate: float, updates: int, view: FloatArray | None, weight: float
+        self, rows: Rows, batch: StudyBatch, rate: float, updates: int, view: StudyBatch | None, weight: float
     ) -> Step:
         """Takes a step.
 
         Args:
-            rows: of the step's images, `(n,)`, the same in all processes.
-            pixels: of this process's part of them, `(b, c, s, s)` in [0, 1].
+            rows: of the step's studies, `(n,)`, the same in all processes.
+            batch: the images of this process's part of them.
             rate: learning rate.
             updates: how often the weights were updated before.
             view: the same images as the teacher sees them; None without a teacher.
@@ -109,15 +109,17 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         self.optimizer.zero_grad(set_to_none=True)
+        own = self.processes.part(rows)
+        studies = len(own)
         with autocast(self.device, self.precision):
-            output = self._forward(self.on_device(pixels))
+            output = self._read(self._forward, batch, studies)
         logits = output.logits
-        values, mask = self.targets.targets_for(self.processes.part(rows))
+        values, mask = self.targets.targets_for(own)
         loss = self.criterion(logits, values.to(self.device), mask.to(self.device), output.uncertain)
         apart = loss.new_zeros(())
         if view is not None and self.ema is not None:
             with torch.no_grad(), autocast(self.device, self.precision):
-                taught = self.ema.model(self.on_device(view)).logits
+                taught = self._read(self.ema.model, view, studies).logits
             apart = disagreement(logits, taught) * self.processes.share(rows)
         self.scaler.scale(loss + weight * apart if weight else loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
@@ -138,6 +140,10 @@ class Learner:
         seen = self.processes.gathered(logits.detach().float().sigmoid(), len(rows))
         self.targets.update(rows, seen)
         return Step(loss_value, apart_value, updated)
+
+    def _read(self, network: Callable[..., HeadOutput], batch: StudyBatch, studies: int) -> StudyOutput:
+        output = read_images(network, self.on_device(batch.pixels), batch.frontal.to(self.device))
+        return summed(output, batch.study_index.to(self.device), studies)
 
     def _clipped_norm(self) -> Tensor:
         """Norm `()` of the gradient, which is clipped."""

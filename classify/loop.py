@@ -11,7 +11,6 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from tqdm import tqdm
 
-from classify.batches import training_batches
 from classify.checkpoint import Checkpoint, Progress, Tensors, capture, put_back, weights_of
 from classify.checkpoint_files import CheckpointFiles, Found
 from classify.compute import Precision
@@ -19,15 +18,15 @@ from classify.distributed import Processes
 from classify.ema import Ema
 from classify.learner import Learner, NotFiniteError
 from classify.mean_teacher import ramped, view_seed
-from classify.model import Classifier
 from classify.optimizer import make_optimizer, scaled_rate
 from classify.phase import Phase
 from classify.rollback import after_rollback, due
 from classify.sampler import Rows, Sampler
 from classify.schedule import after_epoch, learning_rate
 from classify.settings import TrainConfig
+from classify.studies import StudyBatch, StudyBatches
+from classify.study_network import Network
 from classify.validation import Part, val_figures
-from weakray.detections import FloatArray
 from weakray.errors import DivergedError, RunError
 from weakray.runs import RunFolder
 from weakray.taxonomy import Taxonomy
@@ -52,7 +51,7 @@ class Trainer:
         report: takes each epoch's figures.
     """
 
-    model: Classifier
+    model: Network
     config: TrainConfig
     phases: Sequence[Phase]
     train: Part
@@ -217,25 +216,26 @@ class Trainer:
         self._phase.set_mode(self.model)
         while self.progress.batch < len(batches):
             try:
-                for batch, rows, pixels, view in self._batches(batches):
-                    self.progress.batch = batch
-                    self._step(len(batches), rows, pixels, view)
+                for number, rows, batch, view in self._batches(batches):
+                    self.progress.batch = number
+                    self._step(len(batches), rows, batch, view)
                 self.progress.batch = len(batches)
             except NotFiniteError as event:
                 self._go_back(event, self.progress.batch)
 
-    def _batches(self, batches: Sequence[Rows]) -> Iterator[tuple[int, Rows, FloatArray, FloatArray | None]]:
-        """Number and rows of each batch to come, its pixels, and the same images as the teacher sees them.
+    def _batches(self, batches: Sequence[Rows]) -> Iterator[tuple[int, Rows, StudyBatch, StudyBatch | None]]:
+        """Number and study rows of each batch to come, its images, and the same images as the teacher sees them.
 
-        Rows are those of all processes, pixels those of this one's part.
+        Rows are those of all processes, images those of this one's part.
         """
         config, now = self.config, self.progress
         numbers = [b for b in range(now.batch, len(batches)) if [now.epoch, b] not in now.left_out]
         left = [batches[b] for b in numbers]
         own = [self.processes.part(rows) for rows in left]
 
-        def made(seed: int) -> Iterator[FloatArray]:
-            return training_batches(self.train.images, own, config.augment, seed, now.epoch, config.workers)
+        def made(seed: int) -> Iterator[StudyBatch]:
+            batches = StudyBatches(self.train.images, self.train.studies, own)
+            return batches.augmented(config.augment, seed, now.epoch, config.workers)
 
         taught = self._teacher_weight(0) > 0
         yield from zip(
@@ -249,14 +249,14 @@ class Trainer:
             return 0.0
         return ramped(teacher.weight, now.epoch + batch / self.sampler.batches_per_epoch, teacher.ramp_epochs)
 
-    def _step(self, batches: int, rows: Rows, pixels: FloatArray, view: FloatArray | None) -> None:
+    def _step(self, batches: int, rows: Rows, batch: StudyBatch, view: StudyBatch | None) -> None:
         """One batch of the running epoch's."""
         now, every = self.progress, self.config.checkpoint_every_steps
         if due(self.config.rollback, now, self._good.progress):
             self._good = capture(self._learner, now)
         rate, weight = self._rate(now.batch), self._teacher_weight(now.batch)
         self.processes.seed_step(self.config.seed, now.phase, now.epoch, now.batch)
-        step = self._learner.learn(rows, pixels, rate, now.updates, view, weight)
+        step = self._learner.learn(rows, batch, rate, now.updates, view, weight)
         now.updates += step.updated
         now.overflows += not step.updated
         now.batch, now.steps = now.batch + 1, now.steps + 1

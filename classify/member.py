@@ -13,6 +13,8 @@ from classify.checkpoint import Tensors
 from classify.hierarchy import Hierarchy
 from classify.labels import Blanks
 from classify.model import Classifier, ModelConfig
+from classify.studies import StudyMode
+from classify.study_network import ByView, Network, classifiers_of, make_network
 from weakray.config import validate
 from weakray.errors import RunError
 from weakray.files import read_json, replacing, sha256_file, write_json
@@ -34,6 +36,9 @@ class Member:
         hierarchy: how its outputs become probabilities.
         blanks: what a label that was not mentioned counted as.
         sha256: hash of `model.json`, which holds that of the weights.
+        studies: what it was trained on; its probabilities are scored on the same.
+        other: the classifier of images that are not frontal under `by_view`, where `model` is that of frontal ones;
+            else None.
     """
 
     folder: Path
@@ -43,6 +48,13 @@ class Member:
     hierarchy: Hierarchy
     blanks: Blanks
     sha256: str
+    studies: StudyMode = "images"
+    other: Classifier | None = None
+
+    @property
+    def network(self) -> Network:
+        """What reads the images of a study; `model` alone reads an image that stands for itself."""
+        return self.model if self.other is None else ByView(self.model, self.other)
 
     @property
     def findings(self) -> list[str]:
@@ -56,13 +68,20 @@ class Member:
 
 
 def save_member(
-    folder: Path, weights: Tensors, config: ModelConfig, taxonomy: Taxonomy, hierarchy: Hierarchy, blanks: Blanks
+    folder: Path,
+    weights: Tensors,
+    config: ModelConfig,
+    taxonomy: Taxonomy,
+    hierarchy: Hierarchy,
+    blanks: Blanks,
+    studies: StudyMode = "images",
 ) -> str:
     """Writes a member into its run folder, `model.json` last; returns the hash of `model.json`.
 
-    What says "uncertain" serves training alone and is left out: the logits stand for present against absent.
+    Both classifiers of `by_view` stand in one file, for they share one calibration: a study's logit is the sum of what
+    both say. What says "uncertain" serves training alone and is left out: the logits stand for present against absent.
     """
-    kept = {name: value for name, value in weights.items() if not name.startswith("uncertain.")}
+    kept = {name: value for name, value in weights.items() if "uncertain" not in name.split(".")}
     with replacing(folder / "model.safetensors") as temporary:
         save_file(kept, temporary)
     write_json(
@@ -73,6 +92,7 @@ def save_member(
             "taxonomy": taxonomy.to_dict(),
             "hierarchy": hierarchy,
             "blanks": blanks,
+            **({} if studies == "images" else {"studies": studies}),
             "weights_sha256": sha256_file(folder / "model.safetensors"),
         },
     )
@@ -96,25 +116,30 @@ def load_member(folder: Path) -> Member:
     config = validate(ModelConfig, content["model"], f"{folder}/model.json: model")
     taxonomy = Taxonomy.from_dict(content["taxonomy"], f"{folder}/model.json: taxonomy")
     with torch.random.fork_rng(devices=[]):  # building draws weights; nobody else's random numbers should move
-        model = Classifier(config.model_copy(update={"pretrained": False}), len(taxonomy))
-    load_weights(model, load_file(weights), weights, taxonomy.names)
+        plain = config.model_copy(update={"pretrained": False})
+        studies: StudyMode = content.get("studies", "images")
+        network = make_network(plain, len(taxonomy), studies)
+    load_weights(network, load_file(weights), weights, taxonomy.names)
+    model, *other = classifiers_of(network.eval())
     return Member(
         folder,
-        model.eval(),
+        model,
         config,
         taxonomy,
         content["hierarchy"],
         content["blanks"],
         sha256_file(folder / "model.json"),
+        studies,
+        other[0] if other else None,
     )
 
 
-def load_weights(model: Classifier, weights: Tensors, path: Path, findings: Sequence[str]) -> None:
-    """Puts weights into a classifier.
+def load_weights(model: Network, weights: Tensors, path: Path, findings: Sequence[str]) -> None:
+    """Puts weights into a network.
 
     Args:
         model: takes them.
-        weights: of a classifier of the same backbone, head and findings.
+        weights: of a network of the same backbone, head and findings.
         path: where they come from, for messages.
         findings: the model's.
 
@@ -127,12 +152,13 @@ def load_weights(model: Classifier, weights: Tensors, path: Path, findings: Sequ
     extra = [name for name in got if name not in expected]
     if unlike or extra:
         # The head stands last and says most: another number of findings shows there and nowhere else.
+        config = classifiers_of(model)[0].config
         named = "; ".join(
             f"{name}: {_shape(expected.get(name))} expected, {_shape(got.get(name))} found"
             for name in (*unlike[-2:], *extra[-2:])
         )
         raise RunError(
-            f"{path}: expected weights of {model.config.backbone} with head {model.config.head.kind} for "
+            f"{path}: expected weights of {config.backbone} with head {config.head.kind} for "
             f"{len(findings)} findings ({', '.join(findings)}), got another model's: {len(unlike) + len(extra)} "
             f"tensors differ ({named}); take a model of the same backbone, head, input and findings"
         )

@@ -15,7 +15,7 @@ from torch import nn
 
 from classify.labels import Targets
 from classify.loss import Loss
-from classify.model import Classifier
+from classify.study_network import Network, classifiers_of
 from classify.target_source import TargetSource
 from weakray.config import StrictModel
 
@@ -36,7 +36,7 @@ class Phase:
 
     Attributes:
         epochs: at most.
-        lr: peak learning rate for `optimizer.lr_batch_size` images a step.
+        lr: peak learning rate for `optimizer.lr_batch_size` images or studies a step.
         targets: what the loss compares train images with.
         val: what it compares val images with.
         criterion: the loss.
@@ -50,20 +50,21 @@ class Phase:
     criterion: Loss
     last_layer_only: bool = False
 
-    def freeze(self, model: Classifier) -> None:
+    def freeze(self, model: Network) -> None:
         """Says which parameters learn, and forgets the gradients of before: they would count in the clipped norm."""
         model.zero_grad(set_to_none=True)
         model.requires_grad_(not self.last_layer_only)
         for layer in last_layers(model):
             layer.requires_grad_(True)
 
-    def set_mode(self, model: Classifier) -> None:
+    def set_mode(self, model: Network) -> None:
         """Puts the model in train mode, or only its last layer."""
         model.train(not self.last_layer_only)
         for layer in last_layers(model):
             layer.train()
 
 
-def last_layers(model: Classifier) -> list[nn.Module]:
+def last_layers(model: Network) -> list[nn.Module]:
     """What makes findings of features: the head, and the one that says "uncertain" where there is one."""
-    return [model.scorer] if model.uncertain is None else [model.scorer, model.uncertain]
+    heads = [head for own in classifiers_of(model) for head in (own.scorer, own.uncertain)]
+    return [head for head in heads if head is not None]

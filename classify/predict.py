@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pydantic import Field
-from tqdm import tqdm
 
 from classify.compute import DeviceName, torch_device, torch_threads
 from classify.ensemble import Ensemble, check_findings
-from classify.inference import batches
+from classify.inference import study_chunks
+from classify.studies import group
 from weakray.config import StrictModel, to_plain
 from weakray.dataset import Dataset
 from weakray.files import replacing
@@ -40,12 +40,18 @@ class PredictResult(StrictModel):
     """How many images have probabilities now."""
 
     images: int
+    left_out_images: int = 0  # of studies that members of frontal images cannot read
+    events: list[str] = Field([])  # what was read as a study
 
 
 def run(config: PredictConfig) -> PredictResult:
     """Writes `probabilities.parquet`: image_id, then a float32 column a finding, in the dataset's order.
 
-    Computed in float32 whatever the members were trained in; memory does not grow with the number of images.
+    Where the members were trained on studies, an image has the probabilities of its study: the label that they are
+    compared with speaks of the study too. A study that members of frontal images cannot read, for it has none, is left
+    out of the table, and counted.
+
+    Computed in float32 whatever the members were trained in; memory grows by the probabilities alone.
 
     Raises:
         DataError: if the dataset's findings are not the ensemble's.
@@ -56,24 +62,29 @@ def run(config: PredictConfig) -> PredictResult:
     done = folder.finished()
     if done is not None:
         return PredictResult(**done)
+    studies = group(dataset, None, ensemble.studies)
+    probability = np.empty((len(studies), len(ensemble.findings)), np.float32)
     device = torch_device(config.device)
-    ensemble.to(device)
-    image_ids = dataset.image_ids
+    with torch_threads(config.threads):
+        made = study_chunks(
+            ensemble.members, dataset, studies, _ROWS, device, config.batch_size, config.workers, "predict"
+        )
+        for start, logits in zip(range(0, len(studies), _ROWS), made, strict=True):
+            probability[start : start + _ROWS] = ensemble.graph.probabilities(logits)
+    image_ids = [image_id for image_id in dataset.image_ids if image_id in studies.row_of]
     schema = pa.schema([("image_id", pa.string()), *((name, pa.float32()) for name in ensemble.findings)])
     with (
-        torch_threads(config.threads),
         replacing(folder.root / "probabilities.parquet") as temporary,
         pq.ParquetWriter(temporary, schema) as writer,
-        tqdm(total=len(image_ids), desc="predict", unit="image", disable=None) as bar,
     ):
         for start in range(0, len(image_ids), _ROWS):
             ids = image_ids[start : start + _ROWS]
-            parts: list[torch.Tensor] = []
-            for pictures in batches(dataset, ids, ensemble.inputs, config.batch_size, config.workers):
-                parts.append(ensemble.probabilities([picture.to(device) for picture in pictures]).cpu())
-                bar.update(len(pictures[0]))
-            columns = torch.cat(parts).T.numpy()
+            columns = probability[[studies.row_of[image_id] for image_id in ids]].T
             writer.write_table(pa.table([pa.array(ids), *map(pa.array, columns)], schema=schema))
-    result = PredictResult(images=len(image_ids))
+    result = PredictResult(
+        images=len(image_ids),
+        left_out_images=len(dataset.image_ids) - len(image_ids),
+        events=studies.counts.lines,
+    )
     folder.finish(to_plain(result))
     return result

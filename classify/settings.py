@@ -20,6 +20,7 @@ from classify.phase import SecondPhaseConfig
 from classify.rollback import RollbackConfig
 from classify.sampler import SamplerConfig
 from classify.schedule import ScheduleConfig
+from classify.studies import StudyMode
 from classify.tracking import TRACKING_HELP, Tracking
 from weakray.config import StrictModel
 
@@ -56,6 +57,12 @@ class TrainConfig(StrictModel):
     model: ModelConfig = Field(ModelConfig(), description="architecture")
     init: Path | None = Field(
         None, description="run folder of a classifier whose weights come first: its backbone, and shared findings' head"
+    )
+    studies: StudyMode = Field(
+        "images",
+        description="what is learned from: images alone, or studies by the sum of their images' logits; sum: all "
+        "images; frontal: frontal ones alone; by_view: all, with other weights for those that are not frontal. Where "
+        "studies are, other settings that speak of train images mean studies: batch_size counts some of up to 8 images",
     )
     epochs: int = Field(10, ge=1, description="passes over the train images, or over those that the sampler draws")
     batch_size: int = Field(16, ge=2, description="images a step; what does not fill a batch is left out of the epoch")

@@ -3,9 +3,10 @@
 A batch is a list of real images, flattened over its studies, and the number of the study that each belongs to. There
 is no padding: the network never sees an image that nobody took, and batch norm counts none.
 
+- `images`: every image is a study of its own.
 - `sum`: one network for all views; a study's logit is the sum of its images' logits, then comes the sigmoid.
 - `frontal`: the same, of the frontal images alone.
-- `by_view`: as `sum`, with one network for frontal images and another for the rest (`ByView`).
+- `by_view`: as `sum`, with one network for frontal images and another for the rest.
 """
 
 from __future__ import annotations
@@ -14,42 +15,27 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from classify.augment import AugmentConfig
 from classify.batches import training_batches
-from classify.heads import HeadOutput
 from classify.images import Images
-from classify.model import Classifier
 from weakray.config import StrictModel
 from weakray.dataset import Dataset, Split
 from weakray.detections import BoolArray, FloatArray
 from weakray.errors import DataError
 
-StudyMode = Literal["sum", "frontal", "by_view"]
+StudyMode = Literal["images", "sum", "frontal", "by_view"]
 MOST_IMAGES = 8  # a study
 _FRONTAL = {"PA", "AP", "FRONTAL"}
 
 Rows = npt.NDArray[np.int64]
-
-
-def study_logits(image_logits: Tensor, study_index: Tensor, studies: int) -> Tensor:
-    """Logits of images → logits of studies: the sum over each study's images.
-
-    Args:
-        image_logits: `(n, k)`, of real images alone.
-        study_index: `(n,)` int64 in [0, studies): which study an image belongs to.
-        studies: b.
-
-    Returns:
-        `(b, k)`; 0, which the sigmoid makes one half, for a study without image.
-    """
-    return image_logits.new_zeros(studies, image_logits.shape[1]).index_add(0, study_index, image_logits)
 
 
 def is_frontal(view: str) -> bool:
@@ -62,8 +48,9 @@ class StudyCounts(StrictModel):
     """What grouping a split's images did.
 
     Attributes:
+        mode: how they were grouped.
         studies: that are left.
-        images: that are left.
+        images: that are left, which is what the network sees.
         images_a_study: how many studies have so many images.
         disagreeing: (study, finding) pairs whose images have unlike labels, blank ones aside; the highest counts.
         unnamed_views: images whose view is blank; they are taken for frontal ones.
@@ -73,9 +60,10 @@ class StudyCounts(StrictModel):
         cut_images: images left out of those; frontal ones stay first.
     """
 
+    mode: StudyMode
     studies: int
     images: int
-    images_a_study: dict[int, int]
+    images_a_study: dict[str, int]
     disagreeing: int
     unnamed_views: int
     not_frontal: int
@@ -85,8 +73,10 @@ class StudyCounts(StrictModel):
 
     @property
     def lines(self) -> list[str]:
-        """What was left out or decided, for people; empty where nothing was."""
-        found: list[str] = []
+        """What was summed, left out or decided, for people; empty where every image stands for itself."""
+        if self.mode == "images":
+            return []
+        found = [f"{self.mode}: {self.studies} studies of {self.images} images, each study read as a whole"]
         if self.cut_studies:
             found.append(
                 f"{self.cut_studies} studies have more than {MOST_IMAGES} images: {self.cut_images} images are left "
@@ -105,7 +95,7 @@ class StudyCounts(StrictModel):
 
 @dataclass(frozen=True)
 class Studies:
-    """The images of a split, study by study.
+    """The images of a split, study by study; the network sees these and no others.
 
     Attributes:
         study_ids: a row a study: patient and study id.
@@ -113,6 +103,7 @@ class Studies:
         study_of: `(images,)`, each image's study row, ascending.
         frontal: `(images,)`.
         labels: `(studies, k)`: 1, 0, -1 uncertain, NaN not mentioned.
+        row_of: image id → study row, of the images left out of a study too.
         counts: what the grouping did.
     """
 
@@ -121,33 +112,43 @@ class Studies:
     study_of: Rows
     frontal: BoolArray
     labels: FloatArray
+    row_of: dict[str, int]
     counts: StudyCounts
 
     def __len__(self) -> int:
         return len(self.study_ids)
 
+    @cached_property
+    def names(self) -> list[str]:
+        """A name for each study that no other has: the id of its first image."""
+        return [self.image_ids[row] for row in np.unique(self.study_of, return_index=True)[1].tolist()]
+
     def flatten(self, rows: Rows) -> tuple[Rows, Rows]:
         """Rows of a batch's studies `(b,)` → rows of their images `(n,)` and, in [0, b), each one's study `(n,)`."""
         starts, ends = np.searchsorted(self.study_of, rows), np.searchsorted(self.study_of, rows, side="right")
-        images = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends, strict=True)])
+        none = np.arange(0)  # of no study no image
+        images = np.concatenate([none, *(np.arange(start, end) for start, end in zip(starts, ends, strict=True))])
         return images, np.repeat(np.arange(len(rows)), ends - starts)
 
 
-def group(dataset: Dataset, split: Split, mode: StudyMode) -> Studies:
-    """Groups a split's images into studies; a study id counts within its patient alone.
+def group(dataset: Dataset, split: Split | None, mode: StudyMode) -> Studies:
+    """Groups the images of a split (None: of all splits) into studies; a study id counts within its patient alone.
 
     A study's label is the highest of its images', in the order blank < absent < uncertain < present.
 
     Raises:
         DataError: if no image is left.
     """
-    table = dataset.images.loc[dataset.ids_of(split)]
+    table = dataset.images if split is None else dataset.images.loc[dataset.ids_of(split)]
+    image_ids = [str(image_id) for image_id in table.index]
     patients, study_ids, views = (table[name].fillna("").astype(str) for name in ("patient_id", "study_id", "view"))
-    frontal = np.array([is_frontal(view) for view in views], bool)
+    told = {view: is_frontal(view) for view in views.unique()}
+    frontal = np.array([told[view] for view in views], bool)
+    unnamed = ~views.str.contains("[A-Za-z]").to_numpy(bool)
     of_study: dict[tuple[str, str], list[int]] = {}
-    for row, (patient, study, image_id) in enumerate(zip(patients, study_ids, table.index, strict=True)):
-        of_study.setdefault((patient, study or str(image_id)), []).append(row)  # without an id: the image alone
-    labels = dataset.labels.loc[list(table.index)].to_numpy(np.float32)
+    for row, (patient, study, image_id) in enumerate(zip(patients, study_ids, image_ids, strict=True)):
+        alone = mode == "images" or not study  # without an id: the image alone
+        of_study.setdefault((patient, image_id if alone else study), []).append(row)
     kept: dict[tuple[str, str], list[int]] = {}
     without_frontal = cut_studies = cut_images = 0
     for study_id, rows in of_study.items():
@@ -161,19 +162,18 @@ def group(dataset: Dataset, split: Split, mode: StudyMode) -> Studies:
             wanted = sorted(sorted(wanted, key=lambda row: not frontal[row])[:MOST_IMAGES])
         kept[study_id] = wanted
     if not kept:
-        raise DataError(
-            f"{dataset.root}: expected {'frontal ' if mode == 'frontal' else ''}images in split {split}, got none"
-            + (f" (views: {', '.join(sorted(set(views)))}); set studies to sum" if len(views) else "")
-        )
+        raise DataError(_nothing_left(dataset, split, sorted(told)))
     order = [row for rows in kept.values() for row in rows]
     # All images of a study say what it shows, those left out too: a report speaks of the whole study.
-    joined = [_highest(labels[of_study[study_id]]) for study_id in kept]
+    every = [of_study[study_id] for study_id in kept]
+    labels, disagreeing = _joined(dataset.labels.loc[image_ids].to_numpy(np.float32), every)
     counts = StudyCounts(
+        mode=mode,
         studies=len(kept),
         images=len(order),
-        images_a_study=dict(sorted(Counter(len(rows) for rows in kept.values()).items())),
-        disagreeing=sum(_disagreeing(labels[of_study[study_id]]) for study_id in kept),
-        unnamed_views=sum(not re.search("[A-Za-z]", views.iloc[row]) for row in order),
+        images_a_study={str(n): found for n, found in sorted(Counter(map(len, kept.values())).items())},
+        disagreeing=disagreeing,
+        unnamed_views=int(unnamed[order].sum()),
         not_frontal=int((~frontal).sum()) if mode == "frontal" else 0,
         without_frontal=without_frontal,
         cut_studies=cut_studies,
@@ -181,23 +181,37 @@ def group(dataset: Dataset, split: Split, mode: StudyMode) -> Studies:
     )
     return Studies(
         list(kept),
-        [str(table.index[row]) for row in order],
+        [image_ids[row] for row in order],
         np.repeat(np.arange(len(kept)), [len(rows) for rows in kept.values()]),
         frontal[order],
-        np.stack(joined),
+        labels,
+        {image_ids[row]: study for study, rows in enumerate(every) for row in rows},
         counts,
     )
 
 
-def _highest(labels: FloatArray) -> FloatArray:
-    """Labels `(n, k)` of a study's images → `(k,)`."""
-    rank = np.select([np.isnan(labels), labels == 0, labels == -1], [0, 1, 2], 3).max(0)
-    return np.array([np.nan, 0, -1, 1], np.float32)[rank]
+def _nothing_left(dataset: Dataset, split: Split | None, views: list[str]) -> str:
+    where = "" if split is None else f" in split {split}"
+    if not views:
+        return f"{dataset.root}: expected images{where}, got none; ingest it with images{where}"
+    return (
+        f"{dataset.root}: expected frontal images{where}, got none (views: {', '.join(views)}); set studies to "
+        "sum or images"
+    )
 
 
-def _disagreeing(labels: FloatArray) -> int:
-    told = [{float(value) for value in column if not np.isnan(value)} for column in labels.T]
-    return sum(len(values) > 1 for values in told)
+def _joined(labels: FloatArray, studies: Sequence[Sequence[int]]) -> tuple[FloatArray, int]:
+    """Labels `(n, k)` of images and each study's rows → labels `(studies, k)`, and how many pairs were of two minds."""
+    if all(len(rows) == 1 for rows in studies):
+        return labels[[rows[0] for rows in studies]], 0
+    starts = np.cumsum([0, *map(len, studies)])[:-1]
+    ordered = labels[[row for rows in studies for row in rows]]
+    blank = np.isnan(ordered)
+    rank = np.select([blank, ordered == 0, ordered == -1, ordered == 1], [0, 1, 2, 3], 4)
+    highest = np.maximum.reduceat(rank, starts)
+    lowest = np.minimum.reduceat(np.where(blank, 5, rank), starts)  # of those that say something
+    # What is no label stays none, for `targets` to refuse.
+    return np.array([np.nan, 0, -1, 1, np.inf], np.float32)[highest], int((lowest < highest).sum())
 
 
 class StudyBatch(NamedTuple):
@@ -228,31 +242,3 @@ class StudyBatches:
         made = training_batches(self.images, [images for images, _ in flat], augment, seed, epoch, workers)
         for (images, index), pixels in zip(flat, made, strict=True):
             yield StudyBatch(pixels, torch.from_numpy(index), torch.from_numpy(self.studies.frontal[images]))
-
-
-class ByView(nn.Module):
-    """Two classifiers behind the face of one: frontal images go to the first, all others to the second.
-
-    Each keeps its own batch-norm statistics, and is an ordinary member on disk.
-    """
-
-    def __init__(self, frontal: Classifier, other: Classifier) -> None:
-        super().__init__()
-        self.frontal = frontal
-        self.other = other
-
-    def forward(self, images: Tensor, frontal: Tensor) -> HeadOutput:
-        """Images `(n, c, s, s)` in [0, 1], of which `frontal` `(n,)` bool → what each one's classifier makes of it.
-
-        Logits `(n, k)` and maps `(n, k, h, w)` stand in the images' order; a classifier without an image is not
-        called, and its weights get no gradient.
-        """
-        parts = [
-            (frontal if model is self.frontal else ~frontal).nonzero()[:, 0] for model in (self.frontal, self.other)
-        ]
-        made = [model(images[rows]) for model, rows in zip((self.frontal, self.other), parts, strict=True) if len(rows)]
-        back = torch.cat(parts).argsort()
-        return HeadOutput(
-            torch.cat([output.logits for output in made])[back],
-            torch.cat([output.logit_maps for output in made])[back],
-        )

@@ -34,10 +34,11 @@ from classify.labels import (
 from classify.loop import Trainer
 from classify.loss import counted_targets, criterion
 from classify.member import Member, load_member, save_member
-from classify.model import Classifier
 from classify.phase import Phase
 from classify.sampler import Sampler
 from classify.settings import Metric, TrainConfig
+from classify.studies import StudyCounts, group
+from classify.study_network import Network, classifiers_of, make_network
 from classify.target_source import FixedTargets, MovingTargets, TargetSource
 from classify.tracking import tracked
 from classify.transfer import Transfer, take_weights
@@ -60,7 +61,8 @@ class TrainResult(StrictModel):
     lifted_labels: int  # train labels raised because a child was present or uncertain
     untaught: list[str]  # findings without a present or without an absent train label: left out of the loss
     unscored: list[str] = Field([])  # findings without a present or without an absent val label: left out of the score
-    left_out_images: int = 0  # images drawn for an epoch that filled no batch
+    studies: dict[str, StudyCounts] = Field({})  # what became of the train and val images, where studies are learned
+    left_out_images: int = 0  # images (or studies) drawn for an epoch that filled no batch
     rollbacks: int = 0  # times that a loss or gradient was not finite and training went back
     left_out_batches: int = 0  # batches left out for it
     fp16_overflows: int = 0  # steps that changed nothing while the loss scale was found
@@ -107,13 +109,14 @@ def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None
     val, _ = _part(dataset, "val", config, ["ignore"] * len(uncertainty))
     untaught, unscored = _untaught(dataset, taught), _unscored(dataset, val, config)
     taught, val = (replace(part, counted=without(part.counted, untaught)) for part in (taught, val))
+    parts = {"train": taught, "val": val}
     names = [dataset.taxonomy.names[k] for k in untaught]
     labels = label_report(dataset, ("train", "val"), config.consistency, config.blanks)
+    told = [f"{split}: {line}" for split, part in parts.items() for line in part.studies.counts.lines]
+    untold = [f"train: {name}: left out of the loss, for nothing would teach it" for name in names]
     if processes.first:
         write_json(folder.root / REPORT, to_plain(labels))
-        warn(
-            [*labels.warnings, *(f"train: {name}: left out of the loss, for nothing would teach it" for name in names)]
-        )
+        warn([*labels.warnings, *told, *untold])
     sampler = Sampler.make(config.sampler, taught.full.values, config.batch_size, config.seed)
     run_id = sha256_json([str(folder.root.resolve()), folder.key])[:16]
     devices = [device] if device.type == "cuda" else []
@@ -124,8 +127,8 @@ def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None
     ):
         torch.manual_seed(config.seed)
         unsure = bool((taught.full.values == UNSURE).any())
-        model = Classifier(config.model, len(dataset.taxonomy), uncertain=unsure)
-        transfer = None if source is None else take_weights(model, dataset.taxonomy, source)
+        model = make_network(config.model, len(dataset.taxonomy), config.studies, uncertain=unsure)
+        transfer = None if source is None else _take(model, dataset.taxonomy, source)
         if transfer is not None and processes.first:
             write_json(folder.root / "transfer.json", to_plain(transfer))
             tqdm.write(transfer.line, file=sys.stderr)
@@ -160,7 +163,9 @@ def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None
     def ended() -> TrainResult:
         with writing(folder.root, "the checkpoint at the end of training is whole"):
             draw_curves(folder.metrics(), progress.best_epoch, folder.root / "curves.png")
-            sha256 = save_member(folder.root, best, config.model, dataset.taxonomy, config.hierarchy, config.blanks)
+            sha256 = save_member(
+                folder.root, best, config.model, dataset.taxonomy, config.hierarchy, config.blanks, config.studies
+            )
             result = TrainResult(
                 best_epoch=progress.best_epoch,
                 epochs=progress.epoch,
@@ -169,6 +174,7 @@ def train(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None] | None
                 lifted_labels=lifted,
                 untaught=names,
                 unscored=[dataset.taxonomy.names[k] for k in unscored],
+                studies={} if config.studies == "images" else {name: of.studies.counts for name, of in parts.items()},
                 left_out_images=sampler.left_out,
                 rollbacks=progress.rollbacks,
                 left_out_batches=len(progress.left_out),
@@ -200,16 +206,27 @@ def _part(
     dataset: Dataset, split: Literal["train", "val"], config: TrainConfig, uncertainty: list[Uncertainty]
 ) -> tuple[Part, int]:
     """A split's images and targets, and how many labels were raised to agree with the class tree."""
-    image_ids = dataset.ids_of(split)
-    if not image_ids:
-        raise DataError(f"{dataset.root}: expected images in split {split}, got none; ingest with a {split} part")
-    labels = dataset.labels.loc[image_ids].to_numpy()
+    studies = group(dataset, split, config.studies)
+    if config.studies == "by_view" and split == "train" and studies.frontal.all() == studies.frontal.any():
+        raise DataError(
+            f"{dataset.root}: by_view expects frontal and other images in split train, got "
+            f"{int(studies.frontal.sum())} and {int((~studies.frontal).sum())}; set studies to sum"
+        )
+    labels = studies.labels
     lifted = lift_ancestors(labels, dataset.taxonomy, config.consistency if split == "train" else "order")
-    soft = SoftLabels(config.soft_labels, config.seed, image_ids, dataset.taxonomy.names)
+    soft = SoftLabels(config.soft_labels, config.seed, studies.names, dataset.taxonomy.names)
     full = targets(lifted, uncertainty, config.blanks, soft)
     counted = counted_targets(config.loss.kind, full, dataset.taxonomy, config.hierarchy)
     changed = int((~np.isclose(labels, lifted, equal_nan=True)).sum())
-    return Part(_images(dataset, image_ids, config), counted, full), changed
+    return Part(_images(dataset, studies.image_ids, config), studies, counted, full), changed
+
+
+def _take(model: Network, taxonomy: Taxonomy, source: Member) -> Transfer:
+    """Puts the first weights into every classifier of a network; each takes those of its own view where there are."""
+    first, *other = classifiers_of(model)
+    for classifier in other:
+        take_weights(classifier, taxonomy, source if source.other is None else replace(source, model=source.other))
+    return take_weights(first, taxonomy, source)
 
 
 def _untaught(dataset: Dataset, taught: Part) -> list[int]:

@@ -74,7 +74,13 @@ def run(config: SummaryConfig) -> SummaryResult:
         return SummaryResult.model_validate({**done, "scores": config.out / "scores.json"})
     names = dataset.taxonomy.names
     truth = dataset.truth_of("test")
-    probabilities = pd.read_parquet(config.probabilities).set_index("image_id")[names]
+    probabilities, test_ids = pd.read_parquet(config.probabilities).set_index("image_id")[names], dataset.ids_of("test")
+    unread = [image_id for image_id in test_ids if image_id not in probabilities.index]
+    if unread:
+        raise DataError(
+            f"{config.probabilities}: {len(unread)} test images have no probabilities, e.g. {unread[0]!r}; predict "
+            "this dataset, by classifiers that read its studies: those trained with studies frontal leave some out"
+        )
     scored_ids = sorted({*truth.boxes, *truth.image_ids})
     predicted: dict[str, Predictions] = {name: load_results(path) for name, path in config.boxes.items()}
     for name in config.fixed:
@@ -86,7 +92,6 @@ def run(config: SummaryConfig) -> SummaryResult:
         name: score_matches(found, dataset.patients, names, config.draws, config.seed)
         for name, found in matches.items()
     }
-    test_ids = dataset.ids_of("test")
     classify = score_classification(
         probabilities.loc[test_ids],
         dataset.labels.loc[test_ids],

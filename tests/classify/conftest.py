@@ -14,7 +14,9 @@ from classify.ensemble import EnsembleConfig
 from classify.ensemble import run as make_ensemble
 from classify.hierarchy import Hierarchy
 from classify.member import save_member
-from classify.model import Classifier, ModelConfig
+from classify.model import ModelConfig
+from classify.studies import StudyMode
+from classify.study_network import classifiers_of, make_network
 from weakray.coco import BoxTruth
 from weakray.dataset import Dataset, write_dataset
 from weakray.files import sha256_file
@@ -90,17 +92,44 @@ def make_spots() -> Callable[..., Dataset]:
 def untrained(folder: Path, seed: int = 0, taxonomy: Taxonomy = TREE, **settings: Any) -> Path:
     """A member with random weights, spread so that its outputs are not all one half."""
     hierarchy: Hierarchy = settings.pop("hierarchy", "conditional")
+    studies: StudyMode = settings.pop("studies", "images")
     size: int = settings.pop("size_px", 64)
     config = ModelConfig(**{"backbone": "test_resnet", "input": InputSpec(size_px=size)} | settings)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Classifier(config, len(taxonomy))
-        if isinstance(model.scorer, torch.nn.Conv2d):
-            torch.nn.init.normal_(model.scorer.weight, std=0.5)
-            torch.nn.init.normal_(model.scorer.bias, std=1.0)  # type: ignore[arg-type]
+        network = make_network(config, len(taxonomy), studies)
+        for model in classifiers_of(network):
+            if isinstance(model.scorer, torch.nn.Conv2d):
+                torch.nn.init.normal_(model.scorer.weight, std=0.5)
+                torch.nn.init.normal_(model.scorer.bias, std=1.0)  # type: ignore[arg-type]
     folder.mkdir(parents=True)
-    save_member(folder, weights_of(model), config, taxonomy, hierarchy, "zeros")
+    save_member(folder, weights_of(network), config, taxonomy, hierarchy, "zeros", studies)
     return folder
+
+
+VIEWS = ("PA", "LATERAL")
+
+
+def visits_of_two(root: Path, views: tuple[str, str] = VIEWS, **settings: Any) -> Dataset:
+    """`spots` in which each two neighbours of a split are a study, of these views."""
+    spots(root, **settings)
+    images = pd.read_parquet(root / "images.parquet")
+    place = images.groupby("split").cumcount()
+    visit = images["split"] + (place // 2).astype(str)
+    images["patient_id"], images["study_id"] = "p" + visit, "s" + visit
+    images["view"] = np.where(place % 2 == 0, *views)
+    images.to_parquet(root / "images.parquet", index=False)
+    return Dataset.load(root)
+
+
+@pytest.fixture(scope="session")
+def visits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return visits_of_two(tmp_path_factory.mktemp("visits") / "data")
+
+
+@pytest.fixture(scope="session")
+def make_visits() -> Callable[..., Dataset]:
+    return visits_of_two
 
 
 @pytest.fixture(scope="session")

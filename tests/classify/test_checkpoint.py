@@ -17,7 +17,16 @@ from classify.checkpoint_files import CheckpointFiles
 from classify.learner import Learner
 from classify.optimizer import OptimizerName
 from classify.train import run
-from tests.classify.trainings import KilledError, Tiny, assert_same, kill_at_call, rows_of, settings, tiny_learner
+from tests.classify.trainings import (
+    KilledError,
+    Tiny,
+    alone,
+    assert_same,
+    kill_at_call,
+    rows_of,
+    settings,
+    tiny_learner,
+)
 from weakray.dataset import Dataset
 from weakray.errors import RunError
 
@@ -27,7 +36,8 @@ def walk(one: Learner, updates: range) -> list[float]:
     losses = []
     for update in updates:
         pixels = torch.rand(3, 1, 5, 7).numpy()
-        losses.append(one.learn(np.array([update % 3, 4, 8]), pixels, 0.01, update, pixels[..., ::-1].copy(), 1.0).loss)
+        batch, view = alone(pixels), alone(pixels[..., ::-1].copy())
+        losses.append(one.learn(np.array([update % 3, 4, 8]), batch, 0.01, update, view, 1.0).loss)
     assert one.ema is not None
     moving = [*one.model.state_dict().values(), *one.ema.model.state_dict().values(), *one.targets.state().values()]
     return losses + [value.double().sum().item() for value in moving]
@@ -56,7 +66,7 @@ def test_everything_comes_back_from_memory_and_from_disk(name: OptimizerName, ta
     assert put_back(found.now, other) == kept.progress
     assert walk(other, range(taken, taken + 2)) == expected
     if taken and name == "adamw":  # the fused step wants moments that lie as their parameters do
-        conv = other.model.conv.weight
+        conv = other.model.get_parameter("conv.weight")
         assert other.optimizer.state[conv]["exp_avg"].stride() == conv.stride()
 
 
@@ -105,7 +115,7 @@ def test_a_checkpoint_of_another_model_is_refused(
         kill_at_call(patch, 7)
         with pytest.raises(KilledError):
             run(config)
-    monkeypatch.setattr("classify.train.Classifier", lambda *_, **__: Tiny())
+    monkeypatch.setattr("classify.train.make_network", lambda *_, **__: Tiny())
     with pytest.raises(RunError, match=r"(?s)the checkpoint cannot be used .*remove the run folder"):
         run(config)
 

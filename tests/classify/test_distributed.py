@@ -21,6 +21,7 @@ from classify.distributed import Processes, _has_unused, _Several, differences, 
 from classify.loop import Trainer
 from classify.loss import Loss, LossTerms
 from classify.model import Classifier, ModelConfig
+from classify.study_network import ByView
 from classify.train import run, train
 from tests.classify import several
 from tests.classify.trainings import MODEL, rows_of, settings
@@ -47,6 +48,8 @@ JOBS: dict[str, dict[str, Any]] = {
         "early_stop": {"metric": "val_loss"},
     },
     "phases": PLAIN | {"epochs": 1, "uncertainty": "multiclass", "second_phase": {"epochs": 1}, "clip_norm": 0.01},
+    # 5 studies of two images a step: 3 and 2; the last of val's 6 has one.
+    "studies": PLAIN | {"studies": "sum", "batch_size": 5, "sampler": {"images_per_epoch": 10}, "ema": {"decay": 0.9}},
     "nan": PLAIN,
     "mean_of_means": PLAIN,
     "batch_norm": PLAIN | {"model": MODEL, "ema": {"decay": 0.9}},
@@ -54,7 +57,7 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 JOBS["killed"] = JOBS["whole"]
 DISTURBED = {"nan": ("nan", 1), "mean_of_means": ("mean_of_means", -1), "killed": ("kill", 5)}
-EQUAL = ["plain", "rich", "phases", "nan"]
+EQUAL = ["plain", "rich", "phases", "studies", "nan"]
 
 
 def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
@@ -64,8 +67,8 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def data(make_spots: Callable[..., Dataset], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_spots(tmp_path_factory.mktemp("spots") / "data", others=11).root
+def data(make_visits: Callable[..., Dataset], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_visits(tmp_path_factory.mktemp("visits") / "data", others=11).root
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +260,13 @@ def test_what_differs_is_told_and_too_small_a_batch_refused() -> None:
         ConfigError, match=r"at least 6 images a step for 3 processes \(batch norm learns from 2 or more each\), got 5"
     ):
         differences(_Several(0, 3), model, "bce", 5)
+
+
+def test_networks_of_views_train_in_one_process() -> None:
+    model = ByView(resnet(), resnet())
+    assert differences(Processes(), model, "bce", 4) == []
+    with pytest.raises(ConfigError, match="studies: by_view trains in one process, got 2: .* set studies to sum"):
+        differences(_Several(0, 2), model, "bce", 8)
 
 
 LAUNCHED = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}

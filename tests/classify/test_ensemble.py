@@ -23,6 +23,7 @@ from classify.member import load_member
 from classify.platt import Calibration, Platt, fit_findings
 from classify.rules import RULES, WEIGHTED
 from classify.scores import finding_areas
+from classify.studies import group
 from weakray.dataset import Dataset
 from weakray.errors import DataError, RunError
 from weakray.imaging import prepare, read_image, to_batch
@@ -326,7 +327,9 @@ def test_the_table_is_cross_fitted(dataset: Dataset, ensemble: Path, tmp_path: P
     )
     run(config)
     found = json.loads((tmp_path / "e/rules.json").read_text())["rows"]["mean"]["log_loss"]["value"]
-    outputs = val_outputs([load_member(folder) for folder in members], dataset, torch.device("cpu"), 4, 1)
+    outputs = val_outputs(
+        [load_member(folder) for folder in members], dataset, group(dataset, "val", "images"), torch.device("cpu"), 4, 1
+    )
     ids = dataset.ids_of("val")
     fold = patient_folds([dataset.patient_of(i) for i in ids], 2, 0)
     assert sorted(np.bincount(fold)) == [5, 5]

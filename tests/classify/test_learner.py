@@ -14,7 +14,8 @@ from classify.learner import NotFiniteError
 from classify.mean_teacher import MeanTeacherConfig, disagreement, ramped, view_seed
 from classify.model import Classifier, ModelConfig
 from classify.settings import TrainConfig
-from tests.classify.trainings import tiny_learner
+from classify.studies import StudyBatch
+from tests.classify.trainings import alone, tiny_learner
 from weakray.config import validate
 from weakray.errors import ConfigError
 from weakray.imaging import InputSpec
@@ -22,13 +23,13 @@ from weakray.imaging import InputSpec
 ROWS = np.array([0, 4, 8])
 
 
-def pixels(n: int = 3) -> np.ndarray:
-    return np.random.default_rng(n).random((n, 1, 5, 7)).astype(np.float32)
+def images(n: int = 3) -> StudyBatch:
+    return alone(np.random.default_rng(n).random((n, 1, 5, 7)).astype(np.float32))
 
 
-def bias_of(model: Classifier) -> torch.Tensor:
-    assert model.conv.bias is not None
-    return model.conv.bias
+def bias_of(model: Any) -> torch.Tensor:
+    bias: torch.Tensor = model.conv.bias
+    return bias
 
 
 def test_the_ramp_and_the_disagreement_by_hand() -> None:
@@ -50,7 +51,7 @@ def test_the_teacher_pulls_the_student_and_learns_nothing_itself() -> None:
         one.model.eval()  # no dropout
         with torch.no_grad():
             bias_of(one.ema.model).add_(4.0)  # the teacher says yes to all
-        step = one.learn(ROWS, pixels(), 0.1, 1, pixels(), weight)
+        step = one.learn(ROWS, images(), 0.1, 1, images(), weight)
         assert step.disagreement > 0.1
         assert all(parameter.grad is None for parameter in one.ema.model.parameters())
     assert (bias_of(pulled.model) > bias_of(alone.model)).all()
@@ -61,8 +62,8 @@ def test_moving_targets_hear_the_models_own_probabilities() -> None:
     one.model.eval()
     before, _ = one.targets.targets_for(ROWS)
     with torch.no_grad():
-        said = one.model(torch.from_numpy(pixels())).logits.sigmoid()
-    one.learn(ROWS, pixels(), 0.01, 0, None, 0.0)
+        said = one.model(torch.from_numpy(images().pixels)).logits.sigmoid()
+    one.learn(ROWS, images(), 0.01, 0, None, 0.0)
     after, _ = one.targets.targets_for(ROWS)
     torch.testing.assert_close(after, (before + said) / 2)
 
@@ -79,7 +80,7 @@ def test_what_is_not_finite_is_caught_before_the_weights_change(where: str, clip
         one.criterion = lambda *given: exact(*given) + (given[0] - given[0].detach()).square().sum().sqrt()
     weights = [parameter.detach().clone() for parameter in one.model.parameters()]
     with pytest.raises(NotFiniteError, match=f"the {where} became (inf|nan)"):
-        one.learn(ROWS, pixels(), 0.01, 0, None, 0.0)
+        one.learn(ROWS, images(), 0.01, 0, None, 0.0)
     assert all(torch.equal(a, b) for a, b in zip(weights, one.model.parameters(), strict=True))
 
 
@@ -88,7 +89,7 @@ def test_the_norm_is_clipped() -> None:
     one.clip_norm, exact = 0.25, one.criterion
     one.criterion = lambda *given: exact(*given) * 1000
     before = torch.cat([p.detach().flatten().clone() for p in one.model.parameters()])
-    one.learn(ROWS, pixels(), 0.1, 0, None, 0.0)
+    one.learn(ROWS, images(), 0.1, 0, None, 0.0)
     after = torch.cat([p.detach().flatten() for p in one.model.parameters()])
     assert (after - before).norm().item() == pytest.approx(0.1 * 0.25, rel=1e-4)
 
@@ -100,13 +101,13 @@ def test_an_overflow_under_a_loss_scale_lowers_the_scale_and_changes_nothing() -
     one.criterion = lambda *given: exact(*given) * (1e38 if sick[0] else 1.0)
     assert one.ema is not None
     weights = [parameter.detach().clone() for parameter in [*one.model.parameters(), *one.ema.model.parameters()]]
-    assert not one.learn(ROWS, pixels(), 0.01, 0, None, 0.0).updated
+    assert not one.learn(ROWS, images(), 0.01, 0, None, 0.0).updated
     assert one.scaler.get_scale() == 2.0
     now = [*one.model.parameters(), *one.ema.model.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(weights, now, strict=True))
     sick[0] = False
     for update in range(2):
-        assert one.learn(ROWS, pixels(), 0.01, update, None, 0.0).updated
+        assert one.learn(ROWS, images(), 0.01, update, None, 0.0).updated
     assert one.scaler.get_scale() == 4.0
     assert not torch.equal(weights[0], next(one.model.parameters()))
 
@@ -116,7 +117,7 @@ def test_a_loss_scale_does_not_change_the_step() -> None:
     scaled.scaler = GradScaler("cpu", init_scale=1024.0)
     for one in (plain, scaled):
         torch.manual_seed(1)
-        one.learn(ROWS, pixels(), 0.01, 0, None, 0.0)
+        one.learn(ROWS, images(), 0.01, 0, None, 0.0)
     for a, b in zip(plain.model.parameters(), scaled.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
@@ -125,9 +126,9 @@ def test_overflow_that_no_scale_cures_is_not_hidden() -> None:
     one = tiny_learner()
     one.scaler = GradScaler("cpu", init_scale=1.0)
     one.criterion = lambda *given: (given[0] - given[0].detach()).square().sum().sqrt()
-    assert not one.learn(ROWS, pixels(), 0.01, 0, None, 0.0).updated
+    assert not one.learn(ROWS, images(), 0.01, 0, None, 0.0).updated
     with pytest.raises(NotFiniteError, match="the gradient became"):
-        one.learn(ROWS, pixels(), 0.01, 0, None, 0.0)
+        one.learn(ROWS, images(), 0.01, 0, None, 0.0)
 
 
 def test_precision_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import classify.loop
+import classify.studies
 from classify.batches import training_batches
 from classify.member import load_member
 from classify.sweep.trial import attempt
@@ -78,7 +79,7 @@ def test_running_statistics_come_back_too(dataset: Dataset, tmp_path: Path, monk
         for pixels in made(*given):
             yield np.full_like(pixels, np.inf) if next(calls) == 1 else pixels
 
-    monkeypatch.setattr(classify.loop, "training_batches", spoil)
+    monkeypatch.setattr(classify.studies, "training_batches", spoil)
     assert run(settings(dataset.root, tmp_path / "m", epochs=1)).rollbacks == 1
     weights = load_member(tmp_path / "m").model.state_dict()
     assert all(value.isfinite().all() for value in weights.values())

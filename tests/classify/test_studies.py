@@ -8,7 +8,8 @@ from classify.augment import AugmentConfig
 from classify.images import PreparedImages
 from classify.model import Classifier, ModelConfig
 from classify.sampler import Sampler, SamplerConfig
-from classify.studies import ByView, StudyBatches, group, is_frontal, study_logits
+from classify.studies import StudyBatches, group, is_frontal
+from classify.study_network import ByView, study_logits
 from weakray.dataset import Dataset
 from weakray.errors import DataError
 from weakray.imaging import InputSpec
@@ -88,12 +89,13 @@ def test_images_are_grouped_by_patient_and_study_with_the_highest_label(visited:
     np.testing.assert_array_equal(found.labels[0], np.array([-1, NAN, 1, 0], np.float32))
     assert len(found) == 21
     assert found.counts.images == len(ids) == 24
-    assert found.counts.images_a_study == {1: 19, 2: 1, 3: 1}
+    assert found.counts.images_a_study == {"1": 19, "2": 1, "3": 1}
     assert found.counts.unnamed_views == 1
     pair = visited.labels.loc[[ids[3], ids[5]]].to_numpy()
     unlike = sum(len({v for v in column if not np.isnan(v)}) > 1 for column in pair.T)
     assert found.counts.disagreeing == 2 + unlike
     assert found.counts.lines == [
+        "sum: 21 studies of 24 images, each study read as a whole",
         f"{2 + unlike} labels differ between the images of a study: the highest counts",
         "1 images name no view and are taken for frontal ones",
     ]
@@ -118,7 +120,7 @@ def test_a_study_of_nine_images_is_cut_to_eight_frontal_ones_first(dataset: Data
     found = group(data, "val", "sum")
     assert found.image_ids == [*ids[:4], *ids[5:9], ids[9]]
     assert (found.counts.cut_studies, found.counts.cut_images) == (1, 1)
-    assert found.counts.lines[0] == (
+    assert found.counts.lines[1] == (
         "1 studies have more than 8 images: 1 images are left out, frontal ones stay first"
     )
     assert group(visits(dataset, {"val": [("p", "1", "PA")] * 8}), "val", "sum").counts.cut_studies == 0
@@ -196,4 +198,17 @@ def test_an_untouched_set_is_a_study_an_image(dataset: Dataset) -> None:
     assert found.image_ids == ids
     assert found.study_of.tolist() == list(range(len(ids)))
     np.testing.assert_array_equal(found.labels, dataset.labels.loc[ids].to_numpy(np.float32))
-    assert found.counts.lines == []
+    assert found.counts.lines == ["sum: 24 studies of 24 images, each study read as a whole"]
+    assert group(dataset, "train", "images").counts.lines == []
+
+
+def test_a_view_of_a_single_image_leaves_its_statistics_as_they_are() -> None:
+    """Batch norm cannot learn from one image, and may refuse it."""
+    model, images = pair().train(), torch.rand(3, 1, 64, 64)
+    before = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
+    found = model(images, torch.tensor([True, False, True]))
+    after = model.state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {name for name in before if name.startswith("frontal.")}
+    torch.testing.assert_close(found.logits[1], model.other.eval()(images[1:2]).logits[0])
+    assert all(part.training for part in model.frontal.modules())

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import classify.loop
+import classify.studies
 from classify.batches import training_batches
 from classify.ema import Ema
 from classify.mean_teacher import view_seed
@@ -131,7 +132,7 @@ def test_the_teacher_sees_another_view_and_the_average_starts_anew_in_the_second
         updates.append(number)
         update(ema, model, number)
 
-    monkeypatch.setattr(classify.loop, "training_batches", spy)
+    monkeypatch.setattr(classify.studies, "training_batches", spy)
     monkeypatch.setattr(Ema, "update", count)
     teacher = {"ema": {"decay": 0.9}, "mean_teacher": {"weight": 1.0}}
     run(settings(dataset.root, tmp_path / "m", epochs=1, second_phase={"epochs": 1}, **teacher))

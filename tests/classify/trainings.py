@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from classify.learner import Learner
 from classify.loss import Criterion, LossConfig, criterion
 from classify.optimizer import OptimizerConfig, make_optimizer
 from classify.settings import TrainConfig
+from classify.studies import StudyBatch
 from classify.target_source import MovingTargets
 from weakray.config import validate
 from weakray.taxonomy import Taxonomy
@@ -80,6 +82,11 @@ def assert_same(one: Path, other: Path) -> None:
     for name in ("model.safetensors", "metrics.jsonl", "model.json", "curves.png"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     assert result_of(one) == result_of(other)
+
+
+def alone(pixels: npt.NDArray[np.float32]) -> StudyBatch:
+    """Images that are each a study of its own."""
+    return StudyBatch(pixels, torch.arange(len(pixels)), torch.ones(len(pixels), dtype=torch.bool))
 
 
 class Tiny(nn.Module):
