@@ -100,7 +100,9 @@ def make_backbone(config: BackboneConfig) -> Any:
         backbone = timm.create_model(
             config.backbone, pretrained=config.pretrained, in_chans=config.input.channels, **options
         )
-    except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:  # timm refuses in any of these ways
+    # timm has no error of its own: it refuses a setting by any of these, torch a weight of another shape by the last.
+    # What `_refusal` cannot lay to our settings is raised as it was.
+    except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
         refusal = _refusal(config, options, error)
         if refusal is None:
             raise
@@ -122,6 +124,7 @@ def make_backbone(config: BackboneConfig) -> Any:
 def _refusal(config: BackboneConfig, options: dict[str, Any], error: Exception) -> ConfigError | None:
     """What timm's refusal means; None where it is not about our settings."""
     name, text = config.backbone, str(error).split("\n", 1)[0]
+    # A NotImplementedError is a RuntimeError too, but says that timm lacks the setting: it is read further down.
     if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
         if config.pretrained:
             return ConfigError(

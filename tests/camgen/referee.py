@@ -13,6 +13,17 @@ from torch import Tensor, nn
 from camgen.maps import MapName, raw_maps
 from weakray.stack import silence
 
+# our method → the peer's class
+GRADIENT_PEERS = {
+    "gradcam": "GradCAM",
+    "hirescam": "HiResCAM",
+    "elementwise": "GradCAMElementWise",
+    "gradcam++": "GradCAMPlusPlus",
+    "xgradcam": "XGradCAM",
+    "layercam": "LayerCAM",
+}
+PEERS = {**GRADIENT_PEERS, "eigencam": "EigenCAM", "eigengradcam": "EigenGradCAM"}
+
 
 @contextmanager
 def unscaled() -> Iterator[Any]:

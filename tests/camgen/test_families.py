@@ -9,19 +9,9 @@ import torch
 
 from camgen.layers import as_maps, layer_module
 from tests.camgen.makers import Averaged
-from tests.camgen.referee import off, our_maps, peer_map
+from tests.camgen.referee import PEERS, off, our_maps, peer_map
 from weakray.errors import ConfigError
 
-PEERS = {
-    "gradcam": "GradCAM",
-    "hirescam": "HiResCAM",
-    "elementwise": "GradCAMElementWise",
-    "gradcam++": "GradCAMPlusPlus",
-    "xgradcam": "XGradCAM",
-    "layercam": "LayerCAM",
-    "eigencam": "EigenCAM",
-    "eigengradcam": "EigenGradCAM",
-}
 FAMILIES = [
     ("test_resnet", "stage2", 1, 4),
     ("test_resnet", "stage2", 3, 4),

@@ -15,7 +15,7 @@ from camgen.maps import MapName, is_empty, raw_maps, to_grid
 from camgen.methods.gradient import GradientMethod, gradient_map
 from classify.model import Classifier, ModelConfig
 from tests.camgen.makers import Output, TinyClassifier
-from tests.camgen.referee import off, peer_map
+from tests.camgen.referee import GRADIENT_PEERS, off, peer_map
 from weakray.errors import ConfigError, DataError
 from weakray.imaging import InputSpec
 
@@ -109,16 +109,6 @@ def test_gradients_equal_finite_differences_in_float64() -> None:
         assert (expected > 0).any()
 
 
-PEERS = {
-    "gradcam": "GradCAM",
-    "hirescam": "HiResCAM",
-    "elementwise": "GradCAMElementWise",
-    "gradcam++": "GradCAMPlusPlus",
-    "xgradcam": "XGradCAM",
-    "layercam": "LayerCAM",
-}
-
-
 class Logits(nn.Module):
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -137,10 +127,10 @@ def test_every_gradient_method_equals_pytorch_grad_cam_at_every_layer(layer: str
         model = Classifier(ModelConfig(backbone="test_resnet", input=InputSpec(size_px=64)), 3).eval()
         nn.init.normal_(model.conv.weight, std=0.5)
         images = torch.rand(n, 1, 64, 96)
-    found = maps_of(model, images, list(PEERS), 3, layer)
+    found = maps_of(model, images, list(GRADIENT_PEERS), 3, layer)
     stages = stage_paths(model.backbone)
     target = model.backbone.get_submodule(stages[4 if layer == LAST else int(layer[5:])])
-    for method, kind in PEERS.items():
+    for method, kind in GRADIENT_PEERS.items():
         shown = 0
         for k in range(3):
             theirs = peer_map(kind, Logits(model), target, images, k)

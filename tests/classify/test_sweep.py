@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import sqlite3
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,88 +15,14 @@ from PIL import Image
 import classify.sweep.command
 import classify.sweep.trial
 from classify.settings import TrainConfig
-from classify.sweep.command import SweepConfig, run
-from classify.sweep.record import Direction
-from classify.sweep.report import Row, ranked, write_plot
-from classify.sweep.space import Dimension, applied, parameters
+from classify.sweep.command import run
 from classify.sweep.trial import attempt
-from classify.train import TrainResult, train
-from weakray.cli import main
-from weakray.config import load, validate
+from classify.train import train
+from tests.classify.sweeps import SPACE, TRAIN, Killed, pretend, settings, smooth, table
+from weakray.config import load
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, DivergedError, RunError
-from weakray.runs import RunFolder, open_run
-
-TRAIN = {
-    "model": {"backbone": "test_resnet", "input": {"size_px": 48}},
-    "epochs": 1,
-    "batch_size": 6,
-    "threads": 1,
-    "precision": "fp32",
-}
-SPACE = {
-    "optimizer.lr": {"low": 1e-4, "high": 1e-2, "log": True},
-    "batch_size": {"low": 4, "high": 12, "step": 4},
-    "model.output_stride": {"choices": [16, None]},
-}
-
-
-def settings(data: Path, out: Path, **changed: Any) -> SweepConfig:
-    plain = {"data": data, "out": out, "train": TRAIN, "space": SPACE, "trials": 4, "startup_trials": 2}
-    return validate(SweepConfig, plain | changed)
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
-
-
-Figures = Callable[[TrainConfig], Sequence[float | None]]
-
-
-def pretend(monkeypatch: pytest.MonkeyPatch, figures: Figures, kill_at: int | None = None) -> list[tuple[int, int]]:
-    """Puts in place of training one that has the figures of each epoch ready; returns the (trial, epoch)s it did."""
-    did: list[tuple[int, int]] = []
-
-    def fake(config: TrainConfig, watch: Callable[[Mapping[str, Any]], None]) -> TrainResult:
-        folder = open_run(config.out, config, {})
-        done = folder.finished()
-        if done is not None:
-            return TrainResult(**done)
-        scores = figures(config)
-        for epoch in range(len(folder.metrics()) + 1, len(scores) + 1):
-            if len(did) == kill_at:
-                raise Killed
-            did.append((int(config.out.name), epoch))
-            score = scores[epoch - 1]
-            row = {"epoch": epoch, "val_macro_auroc": score, "val_loss": None if score is None else 1 - score}
-            folder.log(**row)
-            watch(row)
-        best = max(score for score in scores if score is not None)
-        result = TrainResult(
-            best_epoch=scores.index(best) + 1,
-            epochs=len(scores),
-            metric="val_macro_auroc",
-            score=best,
-            lifted_labels=0,
-            untaught=[],
-            model_sha256="",
-        )
-        folder.finish(result.model_dump(mode="json"))
-        return result
-
-    monkeypatch.setattr(classify.sweep.trial, "train", fake)
-    monkeypatch.setattr(classify.sweep.command, "write_plot", lambda *_: None)  # takes longer than all the rest
-    return did
-
-
-def smooth(config: TrainConfig) -> list[float]:
-    """Better near a rate of 0.002, with batches of 8; falls after the second epoch."""
-    near = 1 / (1 + abs(config.optimizer.lr - 2e-3) * 300) + (config.batch_size == 8) * 0.1
-    return [0.5 * near, 0.8 * near, 0.7 * near]
-
-
-def table(out: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((out / "trials.csv").read_text().splitlines()))
+from weakray.runs import RunFolder
 
 
 def test_a_sweep_of_real_trainings(dataset: Dataset, tmp_path: Path) -> None:
@@ -347,109 +271,6 @@ def test_a_metric_that_training_does_not_write_or_cannot_tell(
         )
 
 
-@pytest.mark.parametrize(
-    ("space", "message"),
-    [
-        (
-            {"optimizer.rl": {"low": 1, "high": 2}},
-            r"space\.optimizer\.rl: `classify train` has no such .*optimizer\.lr\?",
-        ),
-        ({"epochs.x": {"choices": [1]}}, r"space\.epochs\.x: `classify train` has no such setting"),
-        ({"out": {"choices": ["a", "b"]}}, r"space\.out: is the same for all trials"),
-        ({"model": {"choices": [{}]}, "model.backbone": {"choices": ["a"]}}, r"model\.backbone lies inside model"),
-        ({"hierarchy": {"low": 0, "high": 1}}, r"space\.hierarchy: is no number; expected choices"),
-        ({"augment": {"low": 0, "high": 1}}, r"space\.augment: is no number; expected choices"),
-        ({"epochs": {"low": 1, "high": 2.5}}, r"space\.epochs: takes whole numbers; got 1, 2\.5"),
-        ({"epochs": {"low": 1}}, r"space\.epochs: .*expected choices: \[\.\.\.\], or low and high"),
-        ({"epochs": {"low": 3, "high": 3}}, r"expected low < high"),
-        ({"epochs": {"choices": [1], "low": 3}}, r"got both"),
-        ({"epochs": {"choices": [1, "1"]}}, r"one stands twice"),
-        ({"optimizer.lr": {"low": 0, "high": 1, "log": True}}, r"expected low > 0 where log is true"),
-        ({"optimizer.lr": {"low": 1, "high": 2, "log": True, "step": 1}}, r"expected log or step"),
-        ({"optimizer.lr": {"low": 0, "high": 1, "step": 0.3}}, r"a whole number of steps; 3\.33333 lie between"),
-        ({}, r"space: dictionary should have at least 1 item"),
-    ],
-)
-def test_a_space_that_cannot_be_is_refused_before_any_trial(
-    dataset: Dataset, tmp_path: Path, space: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        run(settings(dataset.root, tmp_path / "m", space=space))
-    assert not (tmp_path / "m").exists()
-
-
-def test_a_base_that_cannot_be_is_refused_before_any_trial(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train\.epoch: unknown setting"):
-        run(settings(dataset.root, tmp_path / "m", train={"epoch": 3}))
-    with pytest.raises(ConfigError, match=r"train\.out: is set by the sweep; remove it"):
-        run(settings(dataset.root, tmp_path / "m", train={"out": "x"}))
-    assert not (tmp_path / "m").exists()
-
-
-def test_ranges_are_of_the_settings_kind() -> None:
-    space = {
-        "epochs": {"low": 1, "high": 5.0},  # whole numbers, though one is written as a float
-        "optimizer.weight_decay": {"low": 0, "high": 1},  # any number, though both are written as whole ones
-        "clip_norm": {"low": 1, "high": 3, "step": 0.5},
-        "early_stop.patience_epochs": {"low": 1, "high": 8, "log": True},
-        "uncertainty_of.Mass": {"choices": ["zeros", "ones"]},
-    }
-    found = parameters({path: validate(Dimension, value) for path, value in space.items()})
-    assert [one.whole for one in found] == [True, False, False, True, False]
-
-
-def test_values_go_to_their_places_and_the_base_stays() -> None:
-    base = {"optimizer": {"lr": 1.0, "weight_decay": 2.0}, "epochs": 3}
-    values = {"optimizer.lr": 0.1, "early_stop.patience_epochs": 4, "model": {"backbone": "x"}}
-    assert applied(base, values) == {
-        "optimizer": {"lr": 0.1, "weight_decay": 2.0},
-        "epochs": 3,
-        "early_stop": {"patience_epochs": 4},
-        "model": {"backbone": "x"},
-    }
-    assert base == {"optimizer": {"lr": 1.0, "weight_decay": 2.0}, "epochs": 3}
-    with pytest.raises(ConfigError, match=r"space\.epochs\.x: train\.epochs is 3, no section"):
-        applied(base, {"epochs.x": 1})
-
-
-def test_rows_are_ranked_by_score_and_those_without_come_last() -> None:
-    scores = [0.5, None, 0.9, 0.5, 0.0]
-    rows = [Row(i, "oom" if score is None else "done", score, 1, {}, "") for i, score in enumerate(scores)]
-    assert [row.number for row in ranked(rows, "maximize")] == [2, 0, 3, 4, 1]
-    assert [row.number for row in ranked(rows, "minimize")] == [4, 0, 3, 2, 1]
-
-
-@pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_the_plot_is_the_same_for_the_same_rows(tmp_path: Path, direction: Direction) -> None:
-    space = SPACE | {"clip_norm": {"low": 0.5, "high": 2.0}}
-    varied = parameters({path: validate(Dimension, value) for path, value in space.items()})
-    values = {"optimizer.lr": 1e-3, "batch_size": 8, "model.output_stride": "null", "clip_norm": 1.0}
-    rows = [
-        Row(0, "done", 0.5, 1, values, ""),
-        Row(1, "oom", None, None, values, "x"),
-        Row(2, "done", 0.7, 1, values, ""),
-    ]
-    for name in ("a", "b"):
-        write_plot(tmp_path / f"{name}.png", rows, varied, "val_loss", direction)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (1386, 704)  # two rows of three panels
-        assert len(set(image.convert("L").resize((60, 30)).tobytes())) > 10
-
-
-def test_importance_names_the_setting_that_matters(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pretend(monkeypatch, lambda config: [config.optimizer.lr])
-    space = {"optimizer.lr": {"low": 0.1, "high": 1.0}, "optimizer.weight_decay": {"low": 0.0, "high": 1.0}}
-    run(settings(dataset.root, tmp_path / "m", space=space, trials=30, startup_trials=30))
-    line = (tmp_path / "m/table.md").read_text().splitlines()[-1]
-    assert line.startswith("Importance: optimizer.lr 0.")
-    first, second = (float(part.split()[-1]) for part in line.split(","))
-    assert first > 0.8 > second
-    assert first + second == pytest.approx(1, abs=0.011)
-
-
 def test_the_sampler_learns_from_the_trials_before(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,72 +293,6 @@ def test_a_broken_record_is_a_clear_error(dataset: Dataset, tmp_path: Path, monk
         RunError, match=r"sweep\.sqlite: expected a record of trials, got something else \(.*\); remove it"
     ):
         run(settings(dataset.root, tmp_path / "m", trials=3))
-
-
-def test_the_file_for_wandb_gives_commands_that_train(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
-
-    pretend(monkeypatch, smooth)
-    space = SPACE | {
-        "augment.rotate_deg": {"low": 0.0, "high": 10.0, "step": 2.5},
-        "seed": {"low": 1, "high": 9, "log": True},
-    }
-    out = tmp_path / "a sweep"
-    run(settings(dataset.root, out, space=space, trials=1, wandb_sweep=True))
-    content = yaml.safe_load((out / "wandb_sweep.yaml").read_text())
-    assert content["metric"] == {"name": "val_macro_auroc", "goal": "maximize"}
-    assert content["parameters"] == {
-        "optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
-        "batch-size": {"values": [4, 8, 12]},
-        "model.output-stride": {"values": [16, "null"]},
-        "augment.rotate-deg": {"values": [0.0, 2.5, 5.0, 7.5, 10.0]},
-        "seed": {"distribution": "q_log_uniform_values", "q": 1, "min": 1, "max": 9},
-    }
-    drawn = {
-        "optimizer.lr": 0.003,
-        "batch-size": 8,
-        "model.output-stride": "null",
-        "seed": 4,
-        "augment.rotate-deg": 2.5,
-    }
-    flags = create_sweep_command_args({"args": {name: {"value": value} for name, value in drawn.items()}})["args"]
-    words = [*create_sweep_command(content["command"])[:-1], *flags]
-    assert words[:4] == ["/usr/bin/env", "sh", "-c", content["command"][3]]
-    # What the shell would start, with the command printed in place of being started.
-    spoken = content["command"][3].replace("exec weakray", "printf '%s\\n'", 1)
-    environment = {"WANDB_RUN_ID": "abc", "PATH": "/usr/bin:/bin"}
-    told = subprocess.run(["sh", "-c", spoken, *words[4:]], env=environment, capture_output=True, text=True, check=True)
-    argv = told.stdout.splitlines()
-    given: list[TrainConfig] = []
-
-    def remember(config: TrainConfig) -> TrainResult:
-        given.append(config)
-        return TrainResult(
-            best_epoch=1, epochs=1, metric="val_loss", score=0, lifted_labels=0, untaught=[], model_sha256=""
-        )
-
-    monkeypatch.setattr("classify.train.run", remember)
-    assert main(argv) == 0, capsys.readouterr().err
-    assert given[0].out == out / "wandb_runs" / "abc"
-    assert given[0].wandb == "online"
-    assert (given[0].optimizer.lr, given[0].batch_size, given[0].model.output_stride) == (0.003, 8, None)
-    assert given[0].model.backbone == "test_resnet"
-
-
-def test_wandb_cannot_vary_a_whole_section(dataset: Dataset, tmp_path: Path) -> None:
-    space = {"augment": {"choices": [{}, {"scale": 0.0}]}}
-    with pytest.raises(ConfigError, match="wandb_sweep: augment is no single setting"):
-        run(settings(dataset.root, tmp_path / "m", space=space, wandb_sweep=True))
-
-
-def test_whole_sections_may_vary(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, lambda config: [config.augment.scale])
-    space = {"augment": {"choices": [{"scale": 0.3}, {"scale": 0.2, "rotate_deg": 0}]}}
-    result = run(settings(dataset.root, tmp_path / "m", space=space, trials=4))
-    assert result.best == {"augment": {"scale": 0.3}}
-    assert yaml.safe_load((tmp_path / "m/best.yaml").read_text())["augment"]["scale"] == 0.3
 
 
 def test_a_source_of_weights_trained_anew_starts_a_new_sweep(

@@ -14,7 +14,8 @@ from weakray.config import validate
 from weakray.dataset import Dataset
 
 DATA = Path(weakray.__file__).parents[2] / "shared" / "data"
-# The real data lie beside the checkout, never in it: a bare clone has none.
+# The real data lie beside the checkout, never in it: a bare clone has none, and can only skip. What the readers do with
+# such files is tested on made ones (test_nih.py, test_coco.py), which are never skipped.
 needs_nih = pytest.mark.skipif(not (DATA / "nih_cxr").is_dir(), reason=f"{DATA}/nih_cxr is not there")
 needs_cards = pytest.mark.skipif(not (DATA / "cards").is_dir(), reason=f"{DATA}/cards is not there")
 
