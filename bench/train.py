@@ -35,7 +35,7 @@ from PIL import Image as Picture
 
 from bench.printing import Row, answer, side_by_side
 from classify.augment import AugmentConfig, Augmenter
-from classify.batches import training_batches
+from classify.batches import training_batches, turns
 from classify.cache import cached_images
 from classify.compute import autocast, bf16_pays, torch_device, torch_threads
 from classify.images import Images
@@ -228,7 +228,7 @@ def _from_loader(images: Images, work: Work, workers: int) -> Feed:
     def feed() -> Generator[torch.Tensor]:
         batches = work.steps + WARM_STEPS + 2 * workers + 2  # it works ahead: what is left keeps it busy to the end
         rows = np.arange(batches * work.batch).reshape(batches, work.batch) % len(images)
-        for pixels in training_batches(images, list(rows), FULL, 0, 0, workers):
+        for pixels in training_batches(images, list(rows), turns(list(rows)), FULL, 0, 0, workers):
             yield torch.from_numpy(pixels)
 
     return feed

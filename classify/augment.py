@@ -102,13 +102,13 @@ class Augmenter:
         steps = config.steps
         self._transforms = {step: own for step, own in _transforms(config).items() if step in steps} if steps else {}
 
-    def __call__(self, image: Image, epoch: int, row: int) -> Image:
-        """A changed copy of `image` `(s, s)` or `(s, s, 3)`; the same for the same seed, epoch and row.
+    def __call__(self, image: Image, epoch: int, row: int, turn: int = 0) -> Image:
+        """A changed copy of `image` `(s, s)` or `(s, s, 3)`; the same for the same seed, epoch, row and turn.
 
         The image itself comes back where chance left it as it is. A point p of the result shows the point
         A⁻¹(p + grid(p) + elastic(p)) of the image: what several steps move is interpolated once.
         """
-        happened = self._happened(epoch, row)
+        happened = self._happened(epoch, row, turn)
         if "horizontal_flip" in happened:
             image = cv2.flip(image, 1)
         if not _WARPS.isdisjoint(happened):
@@ -118,11 +118,11 @@ class Augmenter:
                 image = self._transforms[step](image=image)["image"]
         return image
 
-    def _happened(self, epoch: int, row: int) -> dict[Step, np.random.Generator]:
+    def _happened(self, epoch: int, row: int, turn: int = 0) -> dict[Step, np.random.Generator]:
         """The steps that chance has taken, with what draws their parameters."""
         happened: dict[Step, np.random.Generator] = {}
         for step, transform in self._transforms.items():
-            place = [self._seed, _STREAM, epoch, row, STEPS.index(step)]
+            place = [self._seed, _STREAM, epoch, row, STEPS.index(step), *([turn] if turn else [])]
             generator = np.random.default_rng(np.random.SeedSequence(place))
             if generator.random() < self._config.probability(step):
                 happened[step] = generator

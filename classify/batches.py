@@ -1,12 +1,12 @@
 """The order of an epoch, and batches made ahead of the model by threads.
 
-Order and augmentation depend on (seed, epoch, image row) alone: neither the number of workers nor an interruption
-changes what the model sees.
+Order and augmentation depend on (seed, epoch, image row, how often the epoch has shown it before) alone: neither the
+number of workers nor an interruption changes what the model sees.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ from classify.images import Images
 from weakray.detections import FloatArray
 from weakray.imaging import to_batch
 
+Part = TypeVar("Part")
 Made = TypeVar("Made")
 _ORDER = 0  # stream of random numbers, apart from that of the augmentation
 
@@ -31,23 +32,48 @@ def epoch_order(images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(np.random.SeedSequence([seed, _ORDER, epoch])).permutation(images)
 
 
+def turns(batches: Sequence[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
+    """How often each row of each batch of an epoch has come before in it, from 0; in the batches' shapes."""
+    seen: Counter[int] = Counter()
+    counted = []
+    for rows in batches:
+        before = []
+        for row in rows.tolist():
+            before.append(seen[row])
+            seen[row] += 1
+        counted.append(np.array(before, np.int64))
+    return counted
+
+
 def training_batches(
     images: Images,
     batches: Sequence[npt.NDArray[np.int64]],
+    turns: Sequence[npt.NDArray[np.int64]],
     augment: AugmentConfig,
     seed: int,
     epoch: int,
     workers: int,
 ) -> Iterator[FloatArray]:
-    """Augmented batches `(b, c, s, s)` in [0, 1], made ahead by `workers` threads."""
+    """Augmented batches `(b, c, s, s)` in [0, 1], made ahead by `workers` threads.
+
+    Args:
+        images: by row.
+        batches: rows of each batch.
+        turns: how often the epoch has shown each of them before: an image drawn again is augmented anew.
+        augment: the steps.
+        seed: of what they draw.
+        epoch: from 0.
+        workers: threads.
+    """
     own = local()
 
-    def make(rows: npt.NDArray[np.int64]) -> FloatArray:
+    def make(part: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> FloatArray:
         if not hasattr(own, "augmenter"):
             own.augmenter = Augmenter(augment, seed)
-        return to_batch([own.augmenter(images[row], epoch, row) for row in rows.tolist()])
+        pairs = zip(*(each.tolist() for each in part), strict=True)
+        return to_batch([own.augmenter(images[row], epoch, row, turn) for row, turn in pairs])
 
-    return ahead(make, batches, workers)
+    return ahead(make, list(zip(batches, turns, strict=True)), workers)
 
 
 def plain_batches(images: Images, rows: npt.NDArray[np.int64], batch_size: int, workers: int) -> Iterator[FloatArray]:
@@ -56,9 +82,7 @@ def plain_batches(images: Images, rows: npt.NDArray[np.int64], batch_size: int, 
     return ahead(lambda part: to_batch([images[row] for row in part.tolist()]), parts, workers)
 
 
-def ahead(
-    make: Callable[[npt.NDArray[np.int64]], Made], parts: Sequence[npt.NDArray[np.int64]], workers: int
-) -> Iterator[Made]:
+def ahead(make: Callable[[Part], Made], parts: Sequence[Part], workers: int) -> Iterator[Made]:
     """`make(part)` of each part, in order, made by threads that run at most `workers + 1` parts ahead.
 
     Threads are enough: decoding, warping and what else is slow runs in C, which frees the interpreter.

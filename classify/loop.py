@@ -11,6 +11,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 from tqdm import tqdm
 
+from classify.batches import turns
 from classify.checkpoint import Checkpoint, Progress, Tensors, capture, put_back, weights_of
 from classify.checkpoint_files import CheckpointFiles, Found
 from classify.compute import Precision
@@ -230,11 +231,11 @@ class Trainer:
         """
         config, now = self.config, self.progress
         numbers = [b for b in range(now.batch, len(batches)) if [now.epoch, b] not in now.left_out]
-        left = [batches[b] for b in numbers]
-        own = [self.processes.part(rows) for rows in left]
+        left, turn = [batches[b] for b in numbers], turns(batches)
+        own, own_turns = ([self.processes.part(rows) for rows in each] for each in (left, [turn[b] for b in numbers]))
 
         def made(seed: int) -> Iterator[StudyBatch]:
-            batches = StudyBatches(self.train.images, self.train.studies, own)
+            batches = StudyBatches(self.train.images, self.train.studies, own, own_turns)
             return batches.augmented(config.augment, seed, now.epoch, config.workers)
 
         taught = self._teacher_weight(0) > 0

@@ -230,15 +230,18 @@ class StudyBatches:
         images: of `studies.image_ids`, row by row.
         studies: what belongs together.
         batches: study rows of each batch, as `classify.sampler.Sampler.batches` gives them.
+        turns: how often the epoch has shown each of them before (`classify.batches.turns`).
     """
 
     images: Images
     studies: Studies
     batches: Sequence[Rows]
+    turns: Sequence[Rows]
 
     def augmented(self, augment: AugmentConfig, seed: int, epoch: int, workers: int) -> Iterator[StudyBatch]:
-        """The batches of an epoch; they depend on seed, epoch and image row alone."""
+        """The batches of an epoch; they depend on seed, epoch, image row and turn alone."""
         flat = [self.studies.flatten(rows) for rows in self.batches]
-        made = training_batches(self.images, [images for images, _ in flat], augment, seed, epoch, workers)
+        turns = [turn[index] for turn, (_, index) in zip(self.turns, flat, strict=True)]
+        made = training_batches(self.images, [images for images, _ in flat], turns, augment, seed, epoch, workers)
         for (images, index), pixels in zip(flat, made, strict=True):
             yield StudyBatch(pixels, torch.from_numpy(index), torch.from_numpy(self.studies.frontal[images]))

@@ -16,6 +16,7 @@ from weakray.errors import ConfigError
 from weakray.taxonomy import Taxonomy
 
 _BACKBONE = "backbone."
+_UNCERTAIN = "uncertain."
 
 
 class Transfer(StrictModel):
@@ -29,6 +30,7 @@ class Transfer(StrictModel):
         findings_fresh: the rest of them.
         findings_dropped: the other's findings that are none here, by their names there.
         unlike_head: the head's tensors that one of them lacks, or that differ in shape; if any, all findings are fresh.
+            What says "uncertain" is not among them: a trained member is kept without it, so it always starts fresh.
     """
 
     source_sha256: str
@@ -70,9 +72,9 @@ def take_weights(model: Classifier, taxonomy: Taxonomy, source: Member) -> Trans
     fixed = {name for name, _ in model.named_buffers(recurse=False)}  # the normalisation goes with the input
     backbone = [name for name in own if name.startswith(_BACKBONE)]
     new: dict[str, Tensor] = {name: _backbone_weight(name, own[name], theirs[name], source) for name in backbone}
-    head = [name for name in own if name not in fixed and name not in new]
+    head = [name for name in own if name not in fixed and name not in new and not name.startswith(_UNCERTAIN)]
     counts = (len(taxonomy), len(source.taxonomy))
-    gone = [name for name in source.model.state_dict() if name not in own]
+    gone = [name for name in theirs if name not in own]
     unlike = [name for name in head if name not in theirs or not _alike(own[name], theirs[name], counts)] + gone
     rows = {} if unlike else taxonomy.shared_with(source.taxonomy)
     for name in head if rows else ():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from classify.augment import AugmentConfig
-from classify.batches import ahead, epoch_order, plain_batches, training_batches
+from classify.batches import ahead, epoch_order, plain_batches, training_batches, turns
 from classify.images import PreparedImages
 from weakray.dataset import Dataset
 from weakray.imaging import InputSpec, prepare, read_image
@@ -38,8 +38,8 @@ def test_each_epoch_has_its_own_order_of_all_images() -> None:
 def test_batches_do_not_depend_on_workers_or_on_where_the_epoch_resumes(dataset: Dataset, workers: int) -> None:
     images = PreparedImages(dataset, dataset.ids_of("train"), SPEC, cache=True)
     batches = epoch_order(len(images), 9, 2)[:20].reshape(4, 5)
-    whole = list(training_batches(images, list(batches), AugmentConfig(), 9, 2, 1))
-    rest = list(training_batches(images, list(batches[2:]), AugmentConfig(), 9, 2, workers))
+    whole = list(training_batches(images, list(batches), turns(list(batches)), AugmentConfig(), 9, 2, 1))
+    rest = list(training_batches(images, list(batches[2:]), turns(list(batches))[2:], AugmentConfig(), 9, 2, workers))
     assert [pixels.shape for pixels in whole] == [(5, 1, 48, 48)] * 4
     assert whole[0].dtype == np.float32
     assert 0 <= whole[0].min() < whole[0].max() <= 1

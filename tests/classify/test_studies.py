@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from classify.augment import AugmentConfig
+from classify.batches import turns
 from classify.images import PreparedImages
 from classify.model import Classifier, ModelConfig
 from classify.sampler import Sampler, SamplerConfig
@@ -149,7 +150,8 @@ def test_batches_hold_real_images_alone_whatever_the_workers(visited: Dataset) -
     images = PreparedImages(visited, found.image_ids, InputSpec(size_px=48), cache=True)
     rows = Sampler.make(SamplerConfig(), np.ones((len(found), 1), np.float32), 4, 3).batches(1)
     made, again = (
-        list(StudyBatches(images, found, rows).augmented(AugmentConfig(), 3, 1, workers)) for workers in (1, 3)
+        list(StudyBatches(images, found, rows, turns(rows)).augmented(AugmentConfig(), 3, 1, workers))
+        for workers in (1, 3)
     )
     assert len(made) == 5
     for study_rows, one, other in zip(rows, made, again, strict=True):
@@ -159,8 +161,22 @@ def test_batches_hold_real_images_alone_whatever_the_workers(visited: Dataset) -
         assert one.frontal.tolist() == found.frontal[wanted].tolist()
         np.testing.assert_array_equal(one.pixels, other.pixels)
     plain = AugmentConfig(translate=0, rotate_deg=0, scale=0, brightness_contrast=0)
-    first = next(StudyBatches(images, found, [np.array([1])]).augmented(plain, 3, 1, 1))
+    first = next(StudyBatches(images, found, [np.array([1])], [np.array([0])]).augmented(plain, 3, 1, 1))
     np.testing.assert_array_equal(first.pixels[1, 0], images[4].astype(np.float32) / np.float32(255))
+
+
+def test_what_an_epoch_shows_again_is_augmented_anew(visited: Dataset) -> None:
+    found = group(visited, "train", "sum")
+    images = PreparedImages(visited, found.image_ids, InputSpec(size_px=48), cache=True)
+    rows = [np.array([1, 4, 1]), np.array([4, 1, 2])]
+    assert [turn.tolist() for turn in turns(rows)] == [[0, 0, 1], [1, 2, 0]]
+    alone = AugmentConfig(affine_probability=1, rotate_deg=15)
+    first, second = StudyBatches(images, found, rows, turns(rows)).augmented(alone, 3, 1, 2)
+    shown = [first.pixels[first.study_index == i] for i in (0, 2)] + [second.pixels[second.study_index == 1]]
+    assert not any(np.array_equal(a, b) for a, b in zip(shown, shown[1:] + shown[:1], strict=True))
+    # A part of the epoch, as one process of several or a run gone on with sees it, is shown what the whole would show.
+    [part] = StudyBatches(images, found, rows[1:], turns(rows)[1:]).augmented(alone, 3, 1, 1)
+    np.testing.assert_array_equal(part.pixels, second.pixels)
 
 
 def pair() -> ByView:

@@ -125,7 +125,7 @@ def test_the_teacher_sees_another_view_and_the_average_starts_anew_in_the_second
     update = Ema.update
 
     def spy(*given: Any) -> Any:
-        seeds.append(given[3])
+        seeds.append(given[4])
         return training_batches(*given)
 
     def count(ema: Any, model: Any, number: int) -> None:

@@ -25,11 +25,12 @@ SOURCE = Taxonomy((Finding("Pleural Effusion"), Finding("Mass"), Finding("Edema"
 TARGET = Taxonomy((Finding("Nodule"), Finding("Effusion", None, ("pleural_effusion",)), Finding("Mass", "Nodule")))
 
 
-def fresh(taxonomy: Taxonomy = TARGET, channels: int = 1, **settings: Any) -> Classifier:
+def fresh(taxonomy: Taxonomy = TARGET, channels: int = 1, uncertain: bool = False, **settings: Any) -> Classifier:
     spec = InputSpec(size_px=64, channels=channels)  # type: ignore[arg-type]
     with torch.random.fork_rng():
         torch.manual_seed(77)
-        return Classifier(ModelConfig(**{"backbone": "test_resnet", "input": spec} | settings), len(taxonomy))
+        config = ModelConfig(**{"backbone": "test_resnet", "input": spec} | settings)
+        return Classifier(config, len(taxonomy), uncertain)
 
 
 def test_findings_pair_by_name_first_and_then_by_synonym_of_either_side() -> None:
@@ -70,6 +71,19 @@ def test_the_same_findings_give_the_same_classifier(make_member: Callable[..., P
     assert take_weights(model, SOURCE, source).findings_fresh == ()
     images = torch.rand(3, 1, 64, 64)
     assert torch.equal(model(images).logits, source.model(images).logits)
+
+
+def test_a_third_class_starts_fresh_and_keeps_no_finding_from_coming(
+    make_member: Callable[..., Path], tmp_path: Path
+) -> None:
+    source, model = load_member(make_member(tmp_path / "a", taxonomy=SOURCE)), fresh(uncertain=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    told = take_weights(model, TARGET, source)
+    assert (told.findings_taken, told.unlike_head) == (("Effusion", "Mass"), ())
+    assert torch.equal(model.conv.weight[1], source.model.conv.weight[0])
+    third = [name for name in before if name.startswith("uncertain.")]
+    assert third
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in third)
 
 
 def test_a_head_of_another_build_starts_fresh_as_a_whole(make_member: Callable[..., Path], tmp_path: Path) -> None:
