@@ -8,7 +8,6 @@ the highest cut that it exceeds; what a component holds is then passed on to the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -60,28 +59,36 @@ def grow(values: npt.NDArray[np.float32], cuts: Array) -> CutTree:
     np.greater(values[:, None], cuts.astype(np.float32)[..., None, None], out=canvas[:, :, :rows].view(bool))
     count, flat = cv2.connectedComponents(canvas.reshape(-1, columns), connectivity=8)
     labels = flat.reshape(canvas.shape)
-    depth = canvas[:, :, :rows].sum(axis=1, dtype=np.uint8 if levels < 256 else np.intp).reshape(n, -1)
-    found = np.flatnonzero(depth)
-    of_map = np.repeat(np.arange(n), np.count_nonzero(depth, axis=1))
-    cell = found - of_map * (rows * columns)
-    deepest = depth.ravel()[found].astype(np.intp) - 1
-    plane = (rows + 1) * columns
-    place = of_map * (levels * plane) + cell  # of the sample on its map's lowest plane
-    node = flat.ravel()[place + deepest * plane].astype(np.intp)  # counting by any other integer casts it each time
+    depth = canvas[:, :, :rows].sum(axis=1, dtype=np.uint8 if levels < 256 else np.intp)
+    deepest = np.maximum(depth, 1) - 1
+    nodes = labels[:, 0, :rows]
+    if levels > 1:
+        nodes = np.take_along_axis(labels[:, :, :rows], deepest[:, None], axis=1)[:, 0]
 
-    value = values.ravel()[found].astype(np.float64)
-    at = [side.ravel()[cell] for side in np.indices((rows, columns), np.float64)]
-    weights: list[Any] = [None, value]
-    for position, side in zip(at, (rows, columns), strict=True):
-        from_middle = position + (0.5 - side / 2)
-        moment = value * from_middle
-        weights += [moment, moment * from_middle]
+    # Stretches of a row that lie in one node are added up first: there are far fewer of them than samples.
+    starts = np.ones(nodes.shape, bool)
+    np.not_equal(nodes[..., 1:], nodes[..., :-1], out=starts[..., 1:])
+    first = np.flatnonzero(starts)
+    length = np.diff(first, append=nodes.size)
+    across = np.arange(columns) + (0.5 - columns / 2)
+    weighted = values * across  # float64
+    adding = [np.add.reduceat(values.ravel(), first, dtype=np.float64), np.add.reduceat(weighted.ravel(), first)]
+    weighted *= across
+    adding.append(np.add.reduceat(weighted.ravel(), first))
+    peak = np.maximum.reduceat(values.ravel(), first)
+    own = np.flatnonzero(nodes.ravel()[first])
+    first, length, peak, total, *sideways = (one[own] for one in (first, length, peak, *adding))
+    node = nodes.ravel()[first].astype(np.intp)  # counting by any other integer casts it each time
+    line, left = np.divmod(first, columns)
+    of_map, down = np.divmod(line, rows)
+    from_middle = down + (0.5 - rows / 2)
+    weights = (length, total, total * from_middle, total * from_middle**2, *sideways)
     sums: Array = np.stack([np.bincount(node, weight, count).astype(np.float64) for weight in weights])
     ends = np.full((5, count), -np.inf)
-    ends[1, node] = at[0]  # samples come row by row: the last one that is written has the largest row
-    ends[2, node[::-1]] = -at[0][::-1]
-    for row, held in ((0, value), (3, at[1]), (4, -at[1])):
-        np.maximum.at(ends[row], node, held)
+    for end, held in zip(ends, (peak, down, -down, left + length - 1, -left), strict=True):
+        np.maximum.at(end, node, held.astype(np.float64))
+    deepest, plane = deepest.ravel()[first].astype(np.intp), (rows + 1) * columns
+    place = (of_map * levels * (rows + 1) + down) * columns + left  # of a stretch on its map's lowest plane
 
     level, sample, image = (np.zeros(count, np.intp) for _ in range(3))
     level[node], sample[node], image[node] = deepest, place, of_map
@@ -95,5 +102,4 @@ def grow(values: npt.NDArray[np.float32], cuts: Array) -> CutTree:
             np.maximum.at(end, around, held)
     ends[:, 0] = 0
     low, high = (-ends[2::2]).astype(np.intp), (ends[1::2] + 1).astype(np.intp)
-    peak, area, total = ends[0], sums[0], sums[1]
-    return CutTree(labels[:, :, :rows], image, level, area, peak, low, high, total, sums[2::2], sums[3::2])
+    return CutTree(labels[:, :, :rows], image, level, sums[0], ends[0], low, high, sums[1], sums[2::2], sums[3::2])
