@@ -134,6 +134,77 @@ def match(predictions: Predictions, truth: BoxTruth, n_classes: int, ious: Seque
     thresholds = np.asarray(ious, dtype=np.float64)
     if thresholds.ndim != 1 or len(thresholds) == 0 or not ((thresholds > 0) & (thresholds <= 1)).all():
         raise ValueError(f"ious: expected thresholds in (0, 1], got {ious}")
+    scored = scored_boxes(predictions, truth, n_classes)
+    found, true = scored.found, scored.true
+    hit = np.zeros((len(thresholds), len(found)), dtype=bool)
+    keys, first, count = np.unique(scored.true_key, return_index=True, return_counts=True)
+    low, high = np.searchsorted(scored.found_key, keys, side="left"), np.searchsorted(scored.found_key, keys, "right")
+    for i in np.flatnonzero(high > low):
+        overlap = iou(found.boxes_xyxy_px[low[i] : high[i]], true.boxes_xyxy_px[first[i] : first[i] + count[i]])
+        hit[:, low[i] : high[i]] = assign(np.asarray(overlap, np.float64), thresholds) >= 0
+
+    classes = []
+    n_images = len(scored.image_ids)
+    for class_id in range(n_classes):
+        start, stop = np.searchsorted(scored.found_key, [class_id * n_images, (class_id + 1) * n_images])
+        order = start + np.argsort(-found.score[start:stop], kind="stable")
+        of_class = scored.true_image[true.class_id == class_id]
+        classes.append(
+            ClassMatches(
+                score=found.score[order],
+                image=scored.found_image[order],
+                hit=hit[:, order],
+                positives=np.bincount(of_class, minlength=n_images).astype(np.int64),
+            )
+        )
+    return Matches(
+        scored.image_ids,
+        tuple(thresholds.tolist()),
+        tuple(classes),
+        scored.ignored_predictions,
+        scored.ignored_truth,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredBoxes:
+    """The boxes that count: those of annotated (image, class) pairs, by class, then image, then falling score.
+
+    Attributes:
+        image_ids: the images of the truth, in the order of their COCO ids.
+        found: predicted boxes, at most `MAX_BOXES` a pair.
+        found_key: `(n_found,)` class · n_images + row of the image.
+        true: true boxes.
+        true_key: `(n_true,)` the same of them.
+        ignored_predictions: predicted boxes of pairs that are not annotated.
+        ignored_truth: true boxes of such pairs.
+    """
+
+    image_ids: list[str]
+    found: Detections
+    found_key: IntArray
+    true: Detections
+    true_key: IntArray
+    ignored_predictions: int
+    ignored_truth: int
+
+    @property
+    def found_image(self) -> IntArray:
+        """Row of each predicted box's image in `image_ids`."""
+        return self.found_key - self.found.class_id * len(self.image_ids)
+
+    @property
+    def true_image(self) -> IntArray:
+        """Row of each true box's image in `image_ids`."""
+        return self.true_key - self.true.class_id * len(self.image_ids)
+
+
+def scored_boxes(predictions: Predictions, truth: BoxTruth, n_classes: int) -> ScoredBoxes:
+    """The boxes that `match` pairs.
+
+    Raises:
+        DataError: on predictions for an image that the truth does not know, or a class id ≥ `n_classes`.
+    """
     # The truth's own order is that of COCO ids, so that equal scores rank as pycocotools ranks them.
     image_ids = [*truth.boxes, *sorted({image_id for image_id, _ in truth.annotated} - truth.boxes.keys())]
     row = {image_id: i for i, image_id in enumerate(image_ids)}
@@ -148,30 +219,9 @@ def match(predictions: Predictions, truth: BoxTruth, n_classes: int, ious: Seque
         if not 0 <= class_id < n_classes:
             raise DataError(f"annotated: expected class ids below {n_classes}, got {class_id} for image {image_id!r}")
         annotated[row[image_id], class_id] = True
-
     true, true_key, ignored_truth = _flat(truth.boxes, row, annotated)
     found, found_key, ignored_predictions = _flat(predictions, row, annotated, MAX_BOXES)
-    hit = np.zeros((len(thresholds), len(found)), dtype=bool)
-    keys, first, count = np.unique(true_key, return_index=True, return_counts=True)
-    low, high = np.searchsorted(found_key, keys, side="left"), np.searchsorted(found_key, keys, side="right")
-    for i in np.flatnonzero(high > low):
-        overlap = iou(found.boxes_xyxy_px[low[i] : high[i]], true.boxes_xyxy_px[first[i] : first[i] + count[i]])
-        hit[:, low[i] : high[i]] = _greedy(np.asarray(overlap, np.float64), thresholds)
-
-    classes = []
-    for class_id in range(n_classes):
-        start, stop = np.searchsorted(found_key, [class_id * len(image_ids), (class_id + 1) * len(image_ids)])
-        order = start + np.argsort(-found.score[start:stop], kind="stable")
-        of_class = true_key[true.class_id == class_id] - class_id * len(image_ids)
-        classes.append(
-            ClassMatches(
-                score=found.score[order],
-                image=found_key[order] - class_id * len(image_ids),
-                hit=hit[:, order],
-                positives=np.bincount(of_class, minlength=len(image_ids)).astype(np.int64),
-            )
-        )
-    return Matches(image_ids, tuple(thresholds.tolist()), tuple(classes), ignored_predictions, ignored_truth)
+    return ScoredBoxes(image_ids, found, found_key, true, true_key, ignored_predictions, ignored_truth)
 
 
 def _flat(
@@ -199,22 +249,27 @@ def _flat(
     return every.where(order[kept]), key[kept], int((~inside).sum())
 
 
-def _greedy(overlap: Float64Array, thresholds: Float64Array) -> BoolArray:
-    """Which boxes hit, `(n_iou, n)`, for the overlaps `(n, n_true)` of one image and class, best score first."""
+def assign(overlap: Float64Array, thresholds: Float64Array) -> IntArray:
+    """Which true box each box takes, `(n_iou, n)`, -1 for none, for one image and class, best score first.
+
+    Args:
+        overlap: IoU of each box with each true box, `(n, n_true)`.
+        thresholds: lowest IoU that counts, `(n_iou,)`.
+    """
     at_least = np.minimum(thresholds, 1 - 1e-10)[:, None]  # an IoU of 1 may come out as a rounding below 1
     n_boxes, n_true = overlap.shape
     if n_true == 1:
         near = overlap[:, 0] >= at_least
-        return np.asarray(near & (near.cumsum(axis=1) == 1))
-    hit = np.zeros((len(thresholds), n_boxes), dtype=bool)
+        return np.asarray(np.where(near & (near.cumsum(axis=1) == 1), 0, -1))
+    taken = np.full((len(thresholds), n_boxes), -1)
     free = np.ones((len(thresholds), n_true), dtype=bool)
-    for i in np.flatnonzero(overlap.max(axis=1) >= at_least.min()):
+    for i in np.flatnonzero(overlap.max(axis=1, initial=-1) >= at_least.min()):
         usable = np.where(free & (overlap[i] >= at_least), overlap[i], -1.0)
         best = n_true - 1 - usable[:, ::-1].argmax(axis=1)  # of equal overlaps the last, as in pycocotools
         took = np.flatnonzero(usable[np.arange(len(thresholds)), best] >= 0)
-        hit[took, i] = True
+        taken[took, i] = best[took]
         free[took, best[took]] = False
-    return hit
+    return taken
 
 
 def _class_precision(found: ClassMatches, weights: Float64Array) -> Float64Array:

@@ -1,4 +1,4 @@
-"""`weakray eval boxes`: average precision of a boxes file on the annotated images of one split."""
+"""`weakray eval boxes`: average precision of a boxes file on the annotated images of one split, and what it lacks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from eval.average_precision import match
+from eval.box_errors import error_table, score_errors, split_errors
 from eval.box_scores import METRICS, score_matches, threshold_table
 from weakray.coco import load_results
 from weakray.config import StrictModel
@@ -38,6 +39,7 @@ class BoxesResult(StrictModel):
     ap50: dict[str, float]
     map: dict[str, float]
     table: str
+    errors: str  # dAP50 of each type of error: what mending it alone would give
 
 
 def run(config: BoxesConfig) -> BoxesResult:
@@ -64,18 +66,20 @@ def run(config: BoxesConfig) -> BoxesResult:
     patient_of = {image_id: dataset.patient_of(image_id) for image_id in matches.image_ids}
     scores = score_matches(matches, patient_of, names, config.draws, config.seed)
     table = threshold_table(matches, names)
+    errors = score_errors(split_errors(kept, truth, len(names)), patient_of, names, config.draws, config.seed)
     if config.out is not None:
         thresholds: dict[str, Any] = {
             str(name): {str(column): float(value) for column, value in row.items() if column != "positives"}
             for name, row in table[table["positives"] > 0].iterrows()
         }
-        write_json(config.out, {"split": config.split, "images": len(scored), **scores, "thresholds": thresholds})
-    shown = table.to_string(float_format="{:.3f}".format, na_rep="-")
+        told = {"split": config.split, "images": len(scored)}
+        write_json(config.out, {**told, **scores, "thresholds": thresholds, "errors": errors})
     return BoxesResult(
         images=len(scored),
         predictions=sum(len(found) for found in kept.values()),
         other_images=len(predicted) - len(kept),
         ignored_predictions=matches.ignored_predictions,
-        table="\n" + shown,
+        table="\n" + table.to_string(float_format="{:.3f}".format, na_rep="-"),
+        errors="\n" + error_table(errors).to_string(float_format="{:.3f}".format),
         **{metric: scores[metric] for metric in METRICS},
     )

@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from eval.average_precision import Matches, match
+from eval.box_errors import score_errors, split_errors
 from eval.box_scores import recovered_fraction, score_matches
 from eval.classification import score_classification
 from eval.rivals import centre_box, mean_box
@@ -85,12 +86,13 @@ def run(config: SummaryConfig) -> SummaryResult:
     predicted: dict[str, Predictions] = {name: load_results(path) for name, path in config.boxes.items()}
     for name in config.fixed:
         predicted[name] = _FIXED[name](dataset.truth_of("tune"), dataset.sizes_hw, probabilities, scored_ids)
-    matches = {
-        name: match(_only(found, scored_ids, dataset, name), truth, len(names)) for name, found in predicted.items()
-    }
+    scored = {name: _only(found, scored_ids, dataset, name) for name, found in predicted.items()}
+    matches = {name: match(found, truth, len(names)) for name, found in scored.items()}
+    drawn = (dataset.patients, names, config.draws, config.seed)
     scores = {
-        name: score_matches(found, dataset.patients, names, config.draws, config.seed)
-        for name, found in matches.items()
+        name: score_matches(matches[name], *drawn)
+        | {"errors": score_errors(split_errors(found, truth, len(names)), *drawn)}
+        for name, found in scored.items()
     }
     classify = score_classification(
         probabilities.loc[test_ids],

@@ -8,6 +8,7 @@ from typing import Any
 
 from eval.report.charts import run_charts
 from eval.report.content import KINDS, GalleryCase, ReportContent
+from eval.report.errors import ERROR_BAR_PX, errors_by_source
 from eval.report.panels import CaseView, case_view
 from eval.report.rendering import template
 from eval.report.tables import (
@@ -57,6 +58,8 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "bar_px": BAR_PX,
         "wide_bar_px": WIDE_BAR_PX,
         "findings": finding_table(summary),
+        "errors": errors_by_source(summary),
+        "error_bar_px": ERROR_BAR_PX,
         "classify": classify_table(summary, content.per_finding_classify),
         "curves": curves,
         "recipe": recipe_table(content.recipe),
@@ -76,6 +79,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         for anchor, name, present in (
             ("scores", "Scores", view["scores"]),
             ("findings", "Findings", view["findings"]),
+            ("errors", "Errors", view["errors"]),
             ("gallery", "Gallery", view["gallery"]),
             ("classifiers", "Classifiers", view["classify"]),
             ("recipe", "Recipe", view["recipe"]),

@@ -13,7 +13,7 @@ from weakray.dataset import SPLITS
 from weakray.errors import DataError
 
 BAR_PX, WIDE_BAR_PX = 200.0, 320.0  # widths of an interval bar's drawing: scores, classifiers
-_PAD_PX = 5.0
+PAD_PX = 5.0  # free at both ends of a bar
 METRICS = (("ap30", "AP30"), ("ap50", "AP50"), ("map", "mAP"))
 
 
@@ -41,11 +41,12 @@ def score_table(summary: Mapping[str, Any]) -> ScoreTable | None:
     if not sources:
         return None
     read = [[Estimate.read(summary["scores"][source.key][key]) for key, _ in METRICS] for source in sources]
-    axis, ticks = figure_axis(max(e.high for row in read for e in row), _PAD_PX, BAR_PX - _PAD_PX)
-    return ScoreTable(sources, [[_cell(estimate, axis) for estimate in row] for row in read], ticks)
+    axis, ticks = figure_axis(max(e.high for row in read for e in row), PAD_PX, BAR_PX - PAD_PX)
+    return ScoreTable(sources, [[figure_cell(estimate, axis) for estimate in row] for row in read], ticks)
 
 
-def _cell(estimate: Estimate, axis: Axis) -> Cell:
+def figure_cell(estimate: Estimate, axis: Axis) -> Cell:
+    """A figure in words and as a bar on its column's axis."""
     interval = f"[{figure(estimate.low, 3)}, {figure(estimate.high, 3)}]"
     return Cell(figure(estimate.value, 3), interval, interval_bar(estimate, axis))
 
@@ -89,12 +90,13 @@ def finding_table(summary: Mapping[str, Any]) -> FindingTable | None:
         entries = [table.get(name, {}) for table in tables]
         positives = next((entry["positives"] for entry in entries if entry.get("positives") is not None), None)
         shown = "–" if positives is None else f"{positives:,}"
-        rows.append(FindingRow(name, shown, [_shade(entry.get("ap50")) for entry in entries]))
-    macro = [_shade(Estimate.read(scores[source.key]["ap50"]).value) for source in sources]
+        rows.append(FindingRow(name, shown, [shade(entry.get("ap50")) for entry in entries]))
+    macro = [shade(Estimate.read(scores[source.key]["ap50"]).value) for source in sources]
     return FindingTable(sources, rows, FindingRow("Macro mean", "", macro))
 
 
-def _shade(value: float | None) -> Shade:
+def shade(value: float | None) -> Shade:
+    """A figure of [0, 1] and how deep its background is."""
     return Shade("–", 0.0) if value is None else Shade(figure(value, 3), round(min(max(value, 0.0), 1.0), 3))
 
 
@@ -127,7 +129,7 @@ def classify_table(summary: Mapping[str, Any], per_finding: Mapping[str, Mapping
     if not known:
         return None
     lowest = min(0.5, *(estimate.low for estimate in known))
-    axis, ticks = figure_axis(1.0, _PAD_PX, WIDE_BAR_PX - _PAD_PX, lowest)
+    axis, ticks = figure_axis(1.0, PAD_PX, WIDE_BAR_PX - PAD_PX, lowest)
     rows = [
         _classify_row(name, f"{entry['positives']:,}", read[name], entry.get("auprc"), axis)
         for name, entry in per_finding.items()
@@ -141,7 +143,7 @@ def _estimate(entry: Mapping[str, Any] | None) -> Estimate | None:
 
 
 def _classify_row(name: str, positives: str, auroc: Estimate | None, auprc: Any, axis: Axis) -> ClassifyRow:
-    return ClassifyRow(name, positives, None if auroc is None else _cell(auroc, axis), _plain(auprc))
+    return ClassifyRow(name, positives, None if auroc is None else figure_cell(auroc, axis), _plain(auprc))
 
 
 def _plain(entry: Any) -> str:

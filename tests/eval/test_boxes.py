@@ -12,6 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from eval.box_errors import ERROR_TYPES
 from eval.boxes import BoxesConfig, run
 from tests.eval.makers import NAMES, boxes_of
 from weakray.cli import main
@@ -59,6 +60,10 @@ def test_the_files_score_as_pycocotools_scores_them(dataset: Dataset, boxes_file
     assert set(written["per_finding"]) == set(NAMES)
     assert written["thresholds"]["macro"]["AP50"] == result.ap50["value"]
     assert len(written["thresholds"]["Mass"]) == 14
+    assert set(written["errors"]["per_finding"]) == set(NAMES)
+    assert 0 <= written["errors"]["location"]["low"] <= written["errors"]["location"]["high"] <= 1
+    assert result.errors.split()[:6] == ["class", "location", "both", "duplicate", "background", "missed"]
+    assert result.errors.split()[-7:] == ["macro", *(f"{written['errors'][k]['value']:.3f}" for k in ERROR_TYPES)]
 
 
 def test_images_outside_the_split_are_counted(dataset: Dataset, boxes_file: Path) -> None:

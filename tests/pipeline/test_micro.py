@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.box_errors import ERROR_TYPES
 from tests.pipeline.conftest import MICRO, finish, kill_when, summary_of
 from weakray.bundle.manifest import verify
 
@@ -36,6 +37,8 @@ def test_summary_has_the_schema_of_the_design(micro: Path) -> None:
         for finding in score["per_finding"].values():
             assert set(finding) == {"ap30", "ap50", "map", "positives"}
             assert finding["positives"] > 0
+        assert score["errors"].keys() == {*ERROR_TYPES, "per_finding", "boxes"}
+        assert score["errors"]["per_finding"].keys() == score["per_finding"].keys()
     assert all(seconds > 0 for seconds in summary["seconds"].values())
 
 

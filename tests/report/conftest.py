@@ -28,7 +28,18 @@ def make_score(ap50: float, spread: float = 0.03) -> dict[str, Any]:
         name: {**{k: v * factor for k, v in levels.items()}, "positives": positives}
         for name, factor, positives in zip(FINDINGS, (1.1, 0.6, 1.3), (120, 44, 87), strict=True)
     }
-    return {**macro, "per_finding": per_finding}
+    return {**macro, "per_finding": per_finding, "errors": make_errors(1 - ap50)}
+
+
+def make_errors(lost: float) -> dict[str, Any]:
+    """What a source loses to each type of error, in fixed shares of what it lacks."""
+    shares = {"class": 0.1, "location": 0.4, "both": 0.05, "duplicate": 0.0, "background": 0.15, "missed": 0.3}
+    macro = {kind: estimate(lost * s, lost * s * 0.8, lost * s * 1.2) for kind, s in shares.items()}
+    per_finding = {
+        name: {kind: lost * s * factor for kind, s in shares.items()}
+        for name, factor in zip(FINDINGS, (0.5, 1.5, 1.0), strict=True)
+    }
+    return {**macro, "per_finding": per_finding, "boxes": {kind: int(1000 * s) for kind, s in shares.items()}}
 
 
 def make_summary() -> dict[str, Any]:

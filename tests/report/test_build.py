@@ -85,7 +85,18 @@ def test_the_page_is_well_formed_and_whole(tmp_path: Path, content: ReportConten
     inner = [target[1:] for target in reader.targets if target.startswith("#")]
     assert inner
     assert set(inner) <= set(reader.ids)
-    for section in ("Scores", "Findings", "Gallery", "Classifiers", "Recipe", "Training", "Data", "Run", "Limits"):
+    for section in (
+        "Scores",
+        "Findings",
+        "Errors",
+        "Gallery",
+        "Classifiers",
+        "Recipe",
+        "Training",
+        "Data",
+        "Run",
+        "Limits",
+    ):
         assert section.lower() in reader.ids
         assert section in text
     assert "None" not in text
@@ -113,6 +124,9 @@ def test_figures_stand_in_the_page(tmp_path: Path, content: ReportContent) -> No
     assert "Fully supervised detector" in text
     assert ".500 [.470, .530]" in text
     assert "Nodule 44 .007" in text  # positives, then the random map's .011 × .6
+    assert "Weak detector .059 [.047, .071] .236 [.189, .283]" in text  # class and location: .1 and .4 of .59
+    assert "Weak detector, by finding" in text
+    assert "Nodule .089 .354 .044 .000 .133 .266" in text
     assert "detect 25 min 03 s" in text
     assert "no_image 2" in text
     assert "onnx max abs diff 3.1e-06" in text
@@ -123,8 +137,20 @@ def test_what_was_not_computed_is_absent(tmp_path: Path, content: ReportContent,
     for key in ("few_shot", "supervised_detector", "random_map"):
         del summary["scores"][key]
     summary |= {"recovered_fraction": None, "commit": None}
+    for score in summary["scores"].values():
+        del score["errors"]  # a summary made before errors were split
     _, _, text = written(tmp_path / "report.html", replace(content, summary=summary, parity=None, environment=None))
-    for name in ("Few-shot", "Supervised", "supervised", "Random", "ceiling", "recovers", "Parity", "Environment"):
+    for name in (
+        "Few-shot",
+        "Supervised",
+        "supervised",
+        "Random",
+        "ceiling",
+        "recovers",
+        "Parity",
+        "Environment",
+        "Errors",
+    ):
         assert name not in text
     assert "commit" not in text
     assert "None" not in text
