@@ -1,5 +1,5 @@
 """The bundle behind HTTP.
 
-Takes a bundle folder; answers with probabilities, boxes and maps for an image. Needs no torch. The bundle and its
-torch-free runtime stand in `weakray.bundle`; the server itself is not written yet.
+Takes a bundle folder; answers with probabilities, boxes and maps for the films of a study, and shows a page. Needs no
+torch: the bundle and its runtime stand in `weakray.bundle`. Keeps nothing of what it is sent.
 """

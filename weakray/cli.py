@@ -55,6 +55,7 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("detect", "train"): ("detect.train", "train a detector on pseudo-boxes, tune boxes or true boxes"),
     ("detect", "predict"): ("detect.predict", "a detector's boxes for the images of a dataset"),
     ("detect", "export"): ("detect.export", "write the bundle: detector, classifiers, recipe, hashes; parity checked"),
+    ("serve", ""): ("serve.command", "a bundle behind HTTP, with a page: weakray serve BUNDLE"),
     ("run", ""): ("weakray.pipeline", "run the stages of a pipeline config in order, skipping what is done"),
     ("demo", ""): ("weakray.demo", "run configs/demo.yaml: made data, no network, CPU"),
 }
@@ -113,7 +114,9 @@ def _parse(
     name: str, help_line: str, config_class: type[StrictModel], words: list[str]
 ) -> tuple[Path | None, dict[str, str]]:
     parser = _Parser(prog=name, description=help_line, allow_abbrev=False)
-    parser.add_argument("config", nargs="?", type=Path, help="YAML file of settings; flags go over it")
+    folder = getattr(config_class, "positional_folder", None)  # the setting that the first word may stand for
+    told = "YAML file of settings; flags go over it" + (f"; a folder is the {folder}" if folder else "")
+    parser.add_argument("config", nargs="?", type=Path, help=told)
     fields = flag_fields(config_class)
     for dotted, info in fields.items():
         default = "required" if info.is_required() else f"default: {info.get_default(call_default_factory=True)}"
@@ -122,8 +125,10 @@ def _parse(
         parser.add_argument(flag, dest=dotted, metavar="VALUE", help=text.replace("%", "%%"))
     words, inner = _into_sections(words, {name for name, info in fields.items() if get_origin(info.annotation) is dict})
     given = vars(parser.parse_args(words))
-    path = given.pop("config")
-    return path, {dotted: text for dotted, text in given.items() if text is not None} | inner
+    path, flags = given.pop("config"), {dotted: text for dotted, text in given.items() if text is not None}
+    if folder is not None and path is not None and path.is_dir():
+        path, flags = None, {folder: str(path)} | flags
+    return path, flags | inner
 
 
 def _into_sections(words: Sequence[str], sections: set[str]) -> tuple[list[str], dict[str, str]]:

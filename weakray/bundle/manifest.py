@@ -53,6 +53,7 @@ class ClassifierPart(StrictModel):
     findings: tuple[str, ...] = Field(min_length=1, description="findings in the order of the graph's outputs")
     decision_thresholds: dict[str, float] = Field(description="finding → probability from which it counts as present")
     calibration: str = Field(description="how probabilities were calibrated, and where the thresholds come from")
+    maps: str = Field("pcam", description="method of the maps, in camgen's words; members averaged on the finest grid")
     members: tuple[str, ...] = Field(min_length=1, description="SHA-256 of each member, its settings and weights")
     parity_passed: bool = Field(description="whether the graph agrees with torch; false where `force` overrode that")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
@@ -73,6 +72,23 @@ class Graph:
 
 
 @dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image as the graphs of one bundle see it.
+
+    Attributes:
+        for_classifiers: `(s, s)` or `(s, s, 3)` uint8.
+        for_detector: the same at the detector's size; the same object where both see alike.
+        placement: where the image lies in what the classifiers see.
+        box_placement: where it lies in what the detector sees.
+    """
+
+    for_classifiers: Image
+    for_detector: Image
+    placement: Placement
+    box_placement: Placement
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a bundle says of one image.
 
@@ -89,6 +105,10 @@ class Prediction:
     detections: Detections
     maps: FloatArray | None
     placement: Placement
+
+    def without_maps(self) -> Prediction:
+        """The same, maps left out."""
+        return replace(self, maps=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,22 +155,41 @@ class Bundle:
         Raises:
             DataError: if an image is something else.
         """
-        if not images:
+        return self.predict_prepared([self.prepare(image, i) for i, image in enumerate(images)], with_maps=with_maps)
+
+    def prepare(self, image: Image, number: int = 0) -> Prepared:
+        """What both graphs see of an image: all that is kept of it for `predict_prepared`.
+
+        Args:
+            image: grey `(h, w)` or RGB `(h, w, 3)`, uint8.
+            number: which image it is, for the message.
+
+        Raises:
+            DataError: if the image is something else.
+        """
+        _check_image(image, number)
+        seen, placement = prepare(image, self.manifest.classifiers.input)
+        if self.manifest.detector.input == self.manifest.classifiers.input:
+            return Prepared(seen, seen, placement, placement)
+        for_detector, box_placement = prepare(image, self.manifest.detector.input)
+        return Prepared(seen, for_detector, placement, box_placement)
+
+    def predict_prepared(self, prepared: Sequence[Prepared], *, with_maps: bool = False) -> list[Prediction]:
+        """`predict` of images that `prepare` of this bundle has made ready."""
+        if not prepared:
             return []
-        for number, image in enumerate(images):
-            _check_image(image, number)
-        batch, placements = _prepared(images, self.manifest.classifiers.input)
+        batch = to_batch([one.for_classifiers for one in prepared])
         names = ["probabilities", "maps"] if with_maps else ["probabilities"]
         probabilities, *maps = self.classifiers.run(batch, names)
         thresholds = np.array(list(self.manifest.classifiers.decision_thresholds.values()), np.float32)
         if self.manifest.detector.input != self.manifest.classifiers.input:
-            batch, box_placements = _prepared(images, self.manifest.detector.input)
-        else:
-            box_placements = placements
-        found = self._boxes(batch, box_placements)
+            batch = to_batch([one.for_detector for one in prepared])
+        found = self._boxes(batch, [one.box_placement for one in prepared])
         return [
-            Prediction(probabilities[i], probabilities[i] >= thresholds, found[i], maps[0][i] if maps else None, place)
-            for i, place in enumerate(placements)
+            Prediction(
+                probabilities[i], probabilities[i] >= thresholds, found[i], maps[0][i] if maps else None, one.placement
+            )
+            for i, one in enumerate(prepared)
         ]
 
     def _boxes(self, batch: FloatArray, placements: list[Placement]) -> list[Detections]:
@@ -162,11 +201,6 @@ class Bundle:
         scores = raw[:, 4:]
         scores[scores < thresholds[:, None]] = 0
         return decode_yolo(raw, placements, score_above=0, iou_above=part.iou_above, max_boxes=part.max_boxes)
-
-
-def _prepared(images: Sequence[Image], spec: InputSpec) -> tuple[npt.NDArray[np.float32], list[Placement]]:
-    pairs = [prepare(image, spec) for image in images]
-    return to_batch([image for image, _ in pairs]), [placement for _, placement in pairs]
 
 
 def _check_image(image: Any, number: int) -> None:
