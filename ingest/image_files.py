@@ -1,8 +1,8 @@
 """Looks into image files and says of each whether it is taken, and if not, why and how to mend it.
 
-What is taken decodes completely, in Pillow and in `weakray.imaging`, to 8-bit grey or colour: no later stage meets a
-file that it cannot read. Not seen here: a JPEG damaged in its middle whose length is right (JPEG has no checksum;
-PNG has, and its is verified).
+What is taken decodes wholly, in Pillow and in `weakray.imaging`, to 8-bit grey or colour, or is grey PNG of 16 bits:
+no later stage meets a file that it cannot read. Not seen here: a JPEG damaged in its middle whose length is right
+(JPEG has no checksum; PNG has, and its is verified).
 """
 
 from __future__ import annotations
@@ -129,8 +129,9 @@ def _check_content(content: bytes, suffix: str, min_side_px: int) -> tuple[int, 
         raise _RefusedError("wrong_extension", f"the content is {kind}, {named}; rename it to {_SUFFIXES[kind][0]}")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise _RefusedError("animated", f"{getattr(image, 'n_frames', 1)} frames; save the one that counts as PNG")
-    if image.mode.startswith(("I", "F")) or (kind == "PNG" and content[24] == 16):
-        raise _RefusedError("sixteen_bit", "more than 8 bits a sample; window it to 8 bits and save it again")
+    deep_grey_png = kind == "PNG" and content[24:26] == b"\x10\x00"
+    if not deep_grey_png and (image.mode.startswith(("I", "F")) or (kind == "PNG" and content[24] == 16)):
+        raise _RefusedError("sixteen_bit", "more than 8 bits a sample of colour; save it as PNG of 8 bits")
     if image.mode in ("P", "PA"):
         raise _RefusedError("palette", "colours come from a palette; convert it to grey or RGB")
     if image.mode == "CMYK":

@@ -13,6 +13,10 @@ class DataError(WeakrayError):
     """An input file, dataset folder or array does not hold what it should."""
 
 
+class LimitError(DataError):
+    """An input is larger than its limits; found before its pixels were decoded."""
+
+
 class RunError(WeakrayError):
     """A run folder cannot be used, or a stage lacks what an earlier stage should have left."""
 

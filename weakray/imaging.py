@@ -30,6 +30,7 @@ Mode = Literal["grey", "clahe", "contrast"]
 _CLAHE_TILES = 8  # a side
 _CLAHE_TILE_PX = 16  # at least: OpenCV's clip limit counts pixels of a grey value in a tile, and rounds down
 _CONTRAST_PERCENTILES = (2.0, 98.0)
+_LIGHT_PERCENTILES = (0.5, 99.5)  # of a film of more than 8 bits
 # What a derived mode settles: there the planes are the channels, and what is stretched is part of the mode.
 _SETTLED: dict[str, dict[str, Any]] = {
     "clahe": {"channels": 3, "minmax": True},
@@ -99,7 +100,7 @@ class Placement:
 
 
 def read_image(path: Path) -> Image:
-    """Decodes an 8-bit grey or colour file.
+    """Decodes a PNG or JPEG file; see `decode`.
 
     Raises:
         DataError: if the file is missing or cannot be decoded.
@@ -112,17 +113,21 @@ def read_image(path: Path) -> Image:
 
 
 def decode(content: npt.NDArray[np.uint8] | bytes, name: str = "image") -> Image:
-    """Decodes 8-bit PNG or JPEG bytes to grey `(h, w)` or RGB `(h, w, 3)`; grey stored as equal RGB stays RGB.
+    """Decodes PNG or JPEG bytes to 8-bit grey `(h, w)` or RGB `(h, w, 3)`; grey stored as equal RGB stays RGB.
+
+    A grey PNG of 16 bits becomes one of 8 by `to_eight_bits`: that is how films without loss come out of an archive.
 
     Raises:
-        DataError: if the bytes are no image, or not 8-bit grey or RGB.
+        DataError: if the bytes are no image, or colour of more than 8 bits.
     """
     array = np.frombuffer(content, np.uint8)
     image = cv2.imdecode(array, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION) if len(array) else None
     if image is None:
         raise DataError(f"{name}: expected a PNG or JPEG image, could not decode it ({len(array)} bytes)")
+    if image.dtype == np.uint16 and image.ndim == 2:
+        return to_eight_bits(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise DataError(f"{name}: expected 8 bits a sample, got {image.dtype}; convert it (window it) to 8 bits first")
+        raise DataError(f"{name}: expected 8 bits a sample, or 16 of grey, got {image.dtype} of {image.shape}")
     if image.ndim == 3 and image.shape[2] == 4:
         image = image[..., :3]
     if image.ndim == 3 and image.shape[2] == 3:
@@ -130,8 +135,28 @@ def decode(content: npt.NDArray[np.uint8] | bytes, name: str = "image") -> Image
     return np.asarray(image, np.uint8)
 
 
-def write_image(path: Path, image: Image) -> None:
-    """Writes a PNG (fast compression). Not atomic: the folder that holds it is renamed or hashed by its stage."""
+def to_eight_bits(light: npt.NDArray[np.uint16]) -> Image:
+    """Stretches the 0.5th…99.5th percentile of a film of up to 16 bits to 0…255, cutting what lies outside.
+
+    The percentiles are of the pixels above the film's least value, so that black borders and padding, of whatever
+    width, do not move them. A flat film comes back black.
+    """
+    counts = np.bincount(light.ravel(), minlength=1 << 16)
+    least = int(np.flatnonzero(counts)[0])
+    below = np.cumsum(counts[least + 1 :])
+    if not below[-1:].any():
+        return np.zeros(light.shape, np.uint8)
+    low, high = (least + 1 + int(np.searchsorted(below, p / 100 * below[-1])) for p in _LIGHT_PERCENTILES)
+    if low == high:
+        low -= 1
+    return np.asarray(_ramp(low, high, 1 << 16)[light], np.uint8)
+
+
+def write_image(path: Path, image: Image | npt.NDArray[np.uint16]) -> None:
+    """Writes a PNG of 8 or 16 bits (fast compression).
+
+    Not atomic: the folder that holds it is renamed or hashed by its stage.
+    """
     shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     done, content = cv2.imencode(".png", shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
@@ -156,9 +181,9 @@ def stretch(image: Image) -> Image:
     return np.asarray(_ramp(low, high)[image], np.uint8)
 
 
-def _ramp(low: float, high: float) -> Image:
-    """The table `(256,)` that takes `low` to 0 and `high` to 255."""
-    table = np.clip(np.rint((np.arange(256) - low) * (255 / (high - low))), 0, 255)
+def _ramp(low: float, high: float, count: int = 256) -> Image:
+    """The table `(count,)` that takes `low` to 0 and `high` to 255."""
+    table = np.clip(np.rint((np.arange(count) - low) * (255 / (high - low))), 0, 255)
     return np.asarray(table, np.uint8)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,7 +32,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _png16(seed: int) -> bytes:
-    return encode(Image.fromarray(noise(seed).astype(np.uint16) * 257), "PNG")
+    return bytes(cv2.imencode(".png", noise(seed, channels=3).astype(np.uint16) * 257)[1])
 
 
 def _animated(seed: int) -> bytes:
@@ -63,6 +64,7 @@ BROKEN: dict[str, tuple[str, Maker]] = {
 SOUND: dict[str, tuple[str, Maker]] = {
     "grey_png": (".png", lambda seed: encode(Image.fromarray(noise(seed)), "PNG")),
     "colour_jpg": (".jpg", lambda seed: encode(Image.fromarray(noise(seed, channels=3)), "JPEG")),
+    "deep_grey_png": (".png", lambda seed: encode(Image.fromarray(noise(seed).astype(np.uint16) * 257), "PNG")),
     "opaque_alpha": (".png", lambda seed: _rgba(seed, 255)),
     "capital_extension": (".JPG", lambda seed: encode(Image.fromarray(noise(seed)), "JPEG")),
 }

@@ -54,7 +54,7 @@ def test_a_broken_file_gets_its_reason_and_a_way_to_mend_it(tmp_path: Path, brok
     )
 
 
-@pytest.mark.parametrize("kind", ["grey_png", "colour_jpg", "opaque_alpha", "capital_extension"])
+@pytest.mark.parametrize("kind", ["grey_png", "deep_grey_png", "colour_jpg", "opaque_alpha", "capital_extension"])
 def test_a_sound_file_is_taken_with_size_and_hash(tmp_path: Path, sound: Kinds, kind: str) -> None:
     extension, make = sound[kind]
     path = tmp_path / f"film{extension}"

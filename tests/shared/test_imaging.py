@@ -184,6 +184,6 @@ def test_says_what_came(tmp_path: Path) -> None:
         decode(b"", "x.png")
     with pytest.raises(DataError, match="No such file"):
         read_image(tmp_path / "none.png")
-    _, sixteen = cv2.imencode(".png", np.zeros((3, 4), np.uint16))
-    with pytest.raises(DataError, match="expected 8 bits a sample, got uint16"):
+    _, sixteen = cv2.imencode(".png", np.zeros((3, 4, 3), np.uint16))
+    with pytest.raises(DataError, match="expected 8 bits a sample, or 16 of grey, got uint16 of .3, 4, 3."):
         decode(sixteen.tobytes(), "deep.png")

@@ -1,0 +1,198 @@
+"""One frame of a DICOM data set → its stored values, with every size looked at before a decoder runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weakray.dicom.codestream import frame_size_hw
+from weakray.dicom.reading import damage, pydicom_module
+from weakray.errors import DataError
+from weakray.limits import FilmLimits
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Stored = npt.NDArray[np.int32]  # (h, w) or (h, w, 3)
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+PIXEL_TAGS = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "NumberOfFrames", "PlanarConfiguration"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData", "RepresentativeFrameNumber"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+)
+_REQUIRED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "PhotometricInterpretation")
+# Which plugin of pydicom decodes what, all under permissive licences; one each, so that every machine decodes alike.
+_RLE = "1.2.840.10008.1.2.5"
+_EXTENDED = "1.2.840.10008.1.2.4.51"
+_PLUGINS = {
+    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG baseline
+    _EXTENDED: "pillow",  # JPEG extended, of 8 bits
+    "1.2.840.10008.1.2.4.57": "gdcm",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "gdcm",  # JPEG lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000
+    "1.2.840.10008.1.2.4.91": "pylibjpeg",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg",  # HTJ2K
+    "1.2.840.10008.1.2.4.202": "pylibjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg",
+    _RLE: "pylibjpeg",
+}
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+_RLE_HEADER = 64
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame.
+
+    Attributes:
+        stored: values as stored: grey `(h, w)`, or RGB `(h, w, 3)`.
+        bits: bits a sample that the header says are used; of RGB from a palette, those of the palette.
+        signed: whether values may be negative; never in colour.
+        number: which frame, from 1.
+        count: of how many.
+    """
+
+    stored: Stored
+    bits: int
+    signed: bool
+    number: int
+    count: int
+
+    @property
+    def lowest(self) -> int:
+        """The least value that the bits can hold."""
+        return -(1 << (self.bits - 1)) if self.signed else 0
+
+
+def decode_frame(found: Dataset, name: str, limits: FilmLimits, number: int | None = None) -> Frame:
+    """Decodes one frame.
+
+    Args:
+        found: the data set, with `PIXEL_TAGS`.
+        name: how errors name it.
+        limits: checked before anything is decoded.
+        number: which frame, from 1; None the one that the header calls representative, else the first.
+
+    Raises:
+        LimitError: if it is larger than its limits.
+        DataError: if there is no such frame, its kind is not read, or it is damaged.
+    """
+    pydicom_module()
+    with damage(name, "the DICOM header"):
+        header = _Header.of(found, name)
+        count = header.frames
+        limits.check_frames(count, name)
+        limits.check_size(header.rows, header.columns, name)
+        wanted = number if number is not None else int(found.get("RepresentativeFrameNumber") or 1)
+    if not 1 <= wanted <= count:
+        if number is not None:
+            raise DataError(f"{name}: asked for frame {number}, but there are {count}; name one from 1 to {count}")
+        wanted = 1
+    with damage(name, "the DICOM pixel data"):
+        if header.syntax not in _NATIVE:
+            _check_compressed(found, header, wanted, name)
+        stored, bits = _decode(found, header, wanted)
+    return Frame(stored, bits, header.signed, wanted, count)
+
+
+@dataclass(frozen=True)
+class _Header:
+    syntax: str
+    rows: int
+    columns: int
+    frames: int
+    allocated: int
+    bits: int
+    signed: bool
+    photometric: str
+
+    @classmethod
+    def of(cls, found: Dataset, name: str) -> _Header:
+        if "PixelData" not in found:
+            raise DataError(f"{name}: the DICOM file holds no image (a report, or cut off before its pixels)")
+        if missing := [keyword for keyword in _REQUIRED if found.get(keyword) in (None, "")]:
+            raise DataError(f"{name}: the DICOM header lacks {', '.join(missing)}; export it again")
+        syntax = str(found.file_meta.TransferSyntaxUID)
+        if syntax not in _NATIVE and syntax not in _PLUGINS:
+            raise DataError(f"{name}: transfer syntax {syntax} is not read; convert it to Explicit VR Little Endian")
+        header = cls(
+            syntax=syntax,
+            rows=int(found.Rows),
+            columns=int(found.Columns),
+            frames=max(1, int(found.get("NumberOfFrames") or 1)),
+            allocated=int(found.BitsAllocated),
+            bits=int(found.BitsStored),
+            signed=int(found.get("PixelRepresentation") or 0) == 1,
+            photometric=str(found.PhotometricInterpretation),
+        )
+        if header.photometric not in (*GREY, *COLOUR):
+            raise DataError(f"{name}: PhotometricInterpretation is not read; expected {', '.join((*GREY, *COLOUR))}")
+        samples = int(found.SamplesPerPixel)
+        expected = 1 if header.photometric in (*GREY, "PALETTE COLOR") else 3
+        if samples != expected:
+            raise DataError(f"{name}: {samples} samples a pixel, expected {expected} of {header.photometric}")
+        if header.allocated not in (1, 8, 16) or not 1 <= header.bits <= header.allocated:
+            raise DataError(f"{name}: {header.bits} bits stored in {header.allocated}, expected 1 to 16 in 1, 8 or 16")
+        if header.signed and expected == 3:
+            raise DataError(f"{name}: signed colour is not defined; export it again")
+        if min(header.rows, header.columns) < 1:
+            raise DataError(f"{name}: {header.rows}×{header.columns} px, expected at least one")
+        return header
+
+
+def _check_compressed(found: Dataset, header: _Header, number: int, name: str) -> None:
+    """Refuses a stream that would decode to another size than the header's, before its decoder allocates for it."""
+    from pydicom.encaps import get_frame
+
+    tables = None
+    if "ExtendedOffsetTable" in found and "ExtendedOffsetTableLengths" in found:
+        tables = (found.ExtendedOffsetTable, found.ExtendedOffsetTableLengths)
+    frame = get_frame(found.PixelData, number - 1, number_of_frames=header.frames, extended_offsets=tables)
+    if header.syntax == _RLE:
+        # 64 runs double a byte at most; a segment is one byte of each sample, and coding makes it no longer than this
+        segments = int(found.SamplesPerPixel) * max(1, header.allocated // 8)
+        most = _RLE_HEADER + segments * (header.rows * (header.columns + header.columns // 64 + 2) + 2)
+        if len(frame) > 2 * most:
+            raise DataError(f"{name}: {len(frame)} bytes of RLE for {header.rows}×{header.columns} px; export it again")
+        return
+    size_hw = frame_size_hw(frame)
+    if header.syntax == _EXTENDED and header.bits > 8:
+        raise DataError(f"{name}: lossy JPEG of {header.bits} bits has no decoder here; convert it to JPEG 2000")
+    if size_hw is None:
+        raise DataError(f"{name}: its compressed pixels do not begin as {found.file_meta.TransferSyntaxUID.name}")
+    if size_hw != (header.rows, header.columns):
+        shown = f"{size_hw[0]}×{size_hw[1]}"
+        raise DataError(f"{name}: the header says {header.rows}×{header.columns} px, its compressed pixels {shown}")
+
+
+def _decode(found: Dataset, header: _Header, number: int) -> tuple[Stored, int]:
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.processing import apply_color_lut
+
+    if _PLUGINS.get(header.syntax) == "gdcm":
+        _quiet_gdcm()
+    decoder: Any = get_decoder(header.syntax)
+    array, _ = decoder.as_array(found, index=number - 1, decoding_plugin=_PLUGINS.get(header.syntax, ""))
+    if header.photometric == "PALETTE COLOR":
+        coloured = apply_color_lut(array, found)[..., :3]
+        return np.asarray(coloured, np.int32), 8 * coloured.dtype.itemsize
+    stored = np.asarray(array, np.int32) & ((1 << header.bits) - 1)  # above the stored bits may lie overlays
+    if header.signed:
+        stored -= (stored >> (header.bits - 1)) << header.bits
+    return stored, header.bits
+
+
+def _quiet_gdcm() -> None:
+    """Stops the remarks on damaged streams that gdcm writes to stderr from C++."""
+    import gdcm
+
+    gdcm.Trace.WarningOff()
+    gdcm.Trace.ErrorOff()
+    gdcm.Trace.DebugOff()
