@@ -22,6 +22,7 @@ from camgen.layers import LAST
 from camgen.maps import UNIT_RANGE, MapName, MapSet
 from camgen.recipe import Threshold
 from camgen.scoring import PaddedTruth
+from camgen.sources import MapSource
 from camgen.tuning import IOUS, TuneFinding, judge
 from weakray.imaging import letterbox
 
@@ -90,7 +91,7 @@ def _options(cuts: int) -> list[Option]:
     values = np.linspace(0.05, 0.9, cuts).round(6).tolist()
     kinds = product((1, 2, 3), ((0, 1), (0,), (1,)), ("pcam", "gradcam"), (0.0, 0.5, 1.0))
     return [
-        Option(members, method, LAST, exponent, Threshold(kind="range", value=value), boxes)
+        Option(members, MapSource(method), exponent, Threshold(kind="range", value=value), boxes)
         for boxes, members, method, exponent in kinds
         for value in values
     ]
@@ -115,7 +116,7 @@ def _plain(maps: MapSet, finding: TuneFinding, options: list[Option]) -> tuple[f
         found = []
         for one in fine:
             cut = one.low + option.threshold.value * (one.high - one.low)
-            unit = 1.0 if option.method in UNIT_RANGE else one.high
+            unit = 1.0 if option.source.method in UNIT_RANGE else one.high
             found.append(plain_boxes(one, cut, MIN_AREA, unit, option.max_boxes))
         precisions = plain_precisions(truth, found, cutter.probability, IOUS)
         seconds += time.perf_counter() - start

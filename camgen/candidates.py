@@ -13,9 +13,10 @@ from camgen.components import Components, Cut, FineMap, components_at, find_comp
 from camgen.maps import UNIT_RANGE, MapArray, MapSet
 from camgen.prior import fit_prior, weight
 from camgen.recipe import Threshold
+from camgen.sources import MapSource
 from camgen.tuning import Array, TuneFinding
 
-Kind = tuple[tuple[int, ...], str, str, float]  # members, method, layer, exponent: options of a kind share their maps
+Kind = tuple[tuple[int, ...], MapSource, float]  # members, source, exponent: options of a kind share their maps
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class Option:
     """One way to cut one kind of map."""
 
     members: tuple[int, ...]
-    method: str
-    layer: str
+    source: MapSource
     exponent: float
     threshold: Threshold
     max_boxes: int
@@ -32,7 +32,7 @@ class Option:
     @property
     def kind(self) -> Kind:
         """What decides the map."""
-        return (self.members, self.method, self.layer, self.exponent)
+        return (self.members, self.source, self.exponent)
 
     @property
     def cut(self) -> Cut:
@@ -59,7 +59,7 @@ class Cutter:
             found = components_at(
                 self.fine(kind),
                 cuts,
-                unit_range=kind[1] in UNIT_RANGE,
+                unit_range=kind[1].method in UNIT_RANGE,
                 min_area=self._min_area,
                 places=max(options[o].max_boxes for o in own),
             )
@@ -74,15 +74,15 @@ class Cutter:
             self.fine(option.kind),
             value=option.cut.value,
             relative=option.cut.relative,
-            unit_range=option.method in UNIT_RANGE,
+            unit_range=option.source.method in UNIT_RANGE,
             min_area=self._min_area,
             places=option.max_boxes,
         )
 
     def fine(self, kind: Kind) -> list[FineMap]:
         """The finding's upsampled maps of a kind."""
-        members, method, layer, exponent = kind
-        mapped = self._maps.mean(members, method, layer, self._class_id)[self._rows]
+        members, source, exponent = kind
+        mapped = self._maps.mean([source.name(member, self._class_id) for member in members])[self._rows]
         placements = [self._maps.placements[i] for i in self._rows]
         weighted = self._weighted(mapped, exponent)
         return [fine_map(own, place, self._resolution) for own, place in zip(weighted, placements, strict=True)]

@@ -31,6 +31,9 @@ class ExplainConfig(StrictModel):
     data: Path | None = Field(None, description="dataset folder whose true boxes are drawn; null: none are")
     image_id: str | None = Field(None, description="the image's id in that dataset; null: the file's name")
     findings: tuple[str, ...] | None = Field(None, description="findings to show; null: those above their gate")
+    masked_memory_mib: int = Field(
+        64, ge=1, description="MiB of masked images or ablated layers that scorecam and ablationcam hold at a time"
+    )
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
 
 
@@ -59,7 +62,9 @@ def run(config: ExplainConfig) -> ExplainResult:
     image = read_image(config.image)
     truth = None if config.data is None else _truth(config.data, image_id, recipe.names, image.shape[:2])
     ensemble.to(torch_device(config.device))
-    maps = map_batch(ensemble, [image_id], [prepare_all(image, ensemble)], recipe.wanted, recipe.engine)
+    maps = map_batch(
+        ensemble, [image_id], [prepare_all(image, ensemble)], recipe.wanted, recipe.making(config.masked_memory_mib)
+    )
     mapped, probabilities = recipe.maps(maps), recipe.probabilities(maps)
     boxes = recipe.apply(mapped, probabilities, maps.placements)[0]
     shown = _shown(config, recipe, probabilities[0])

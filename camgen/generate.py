@@ -46,6 +46,9 @@ class GenerateConfig(StrictModel):
     batch_size: int = Field(16, ge=1, description="images a forward pass")
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
     workers: int = Field(2, ge=1, description="threads that decode images")
+    masked_memory_mib: int = Field(
+        64, ge=1, description="MiB of masked images or ablated layers that scorecam and ablationcam hold at a time"
+    )
     gallery_images: int = Field(24, ge=0, description="save the maps of so many images, the first of split test")
     gallery_ids: tuple[str, ...] | None = Field(
         None, description="save the maps of these images instead; null: of the first of test"
@@ -82,7 +85,8 @@ def run(config: GenerateConfig) -> GenerateResult:
     start = _whole_batches(part, config.batch_size, len(image_ids))
     with part.open("a", encoding="utf-8") as lines, _bar(len(image_ids), start) as bar:
         stream = map_dataset(
-            *(ensemble, dataset, image_ids[start:], recipe.wanted, recipe.engine, config.batch_size, config.workers)
+            *(ensemble, dataset, image_ids[start:], recipe.wanted),
+            *(recipe.making(config.masked_memory_mib), config.batch_size, config.workers),
         )
         for maps in stream:
             mapped = recipe.maps(maps)

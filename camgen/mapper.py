@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import torch
 
 from camgen.maps import Engine, MapName, MapSet
+from camgen.methods.masked import MaskedPasses
 from camgen.methods.target import Tree
-from camgen.tta import PLAIN, View, averaged_maps
+from camgen.tta import averaged_maps
 from classify.ensemble import Ensemble
 from weakray.dataset import Dataset
 from weakray.imaging import Image, Placement, prepare, read_image, to_batch
+
+
+@dataclass(frozen=True)
+class Making:
+    """How maps are made, whatever their names.
+
+    Attributes:
+        engine: who computes Grad-CAM.
+        passes: memory and precision of the further passes that masked-forward methods take.
+    """
+
+    engine: Engine = "ours"
+    passes: MaskedPasses = field(default_factory=MaskedPasses)
+
 
 Prepared = tuple[list[Image], Placement]  # an image for each input of the ensemble; where it lies in the largest
 
@@ -31,8 +47,7 @@ def map_batch(
     image_ids: Sequence[str],
     prepared: Sequence[Prepared],
     wanted: Collection[MapName],
-    engine: Engine,
-    tta: Sequence[View] = (PLAIN,),
+    making: Making,
 ) -> MapSet:
     """Maps and probabilities of some images.
 
@@ -41,8 +56,7 @@ def map_batch(
         image_ids: n ids.
         prepared: n images as `prepare_all` gives them.
         wanted: names of the maps to make.
-        engine: who computes Grad-CAM.
-        tta: views of each image that maps and logits are averaged over.
+        making: how to make them.
     """
     graph = ensemble.graph
     seen = [
@@ -53,8 +67,9 @@ def map_batch(
     ]
     found = [
         averaged_maps(
-            *(member.model, batch, [name for name in wanted if name.member == i], tta),
-            engine=engine,
+            *(member.model, batch, [name for name in wanted if name.member == i]),
+            engine=making.engine,
+            passes=making.passes,
             tree=Tree(
                 *(ensemble.taxonomy.parents, ensemble.taxonomy.top_down, ensemble.hierarchy),
                 *(graph.slope[i], graph.offset[i]),
@@ -82,7 +97,7 @@ def map_dataset(
     dataset: Dataset,
     image_ids: Sequence[str],
     wanted: Collection[MapName],
-    engine: Engine,
+    making: Making,
     batch_size: int,
     workers: int,
 ) -> Iterator[MapSet]:
@@ -100,4 +115,4 @@ def map_dataset(
         for i, part in enumerate(parts):
             prepared = [future.result() for future in coming]
             coming = [pool.submit(load, image_id) for following in parts[i + 1 : i + 2] for image_id in following]
-            yield map_batch(ensemble, part, prepared, wanted, engine)
+            yield map_batch(ensemble, part, prepared, wanted, making)

@@ -45,6 +45,7 @@ _Other = Literal[
 Method = GradientMethod | _Other
 METHODS: tuple[str, ...] = (*get_args(GradientMethod), *get_args(_Other))
 Engine = Literal["ours", "pytorch_grad_cam"]
+Views = Literal["flip", "scales", "flip_scales"]  # what a map is averaged over beside the plain image, see `camgen.tta`
 LAST_ONLY: frozenset[str] = frozenset({"pcam", "logit", "fullgrad"})  # of the head's output, or of the whole network
 UNIT_RANGE: frozenset[str] = frozenset({"pcam", "random"})  # maps whose values lie in [0, 1] and mean the same anywhere
 # Maps whose values are shares of a logit: with the places of the grid doubled, each is half as large.
@@ -57,7 +58,7 @@ MapArray = npt.NDArray[np.float32]
 
 
 class MapName(NamedTuple):
-    """One map of each image: whose, how made, where taken, of which finding, and what of it is explained.
+    """One map of each image: whose, how made, where taken, of which finding, what of it is explained, in which views.
 
     The layer of `layercam-fused` is the finest of the stages that it joins.
     """
@@ -67,6 +68,7 @@ class MapName(NamedTuple):
     layer: str
     class_id: int
     target: Target = "logit"
+    views: Views | None = None
 
 
 class Mappable(Protocol):
@@ -127,9 +129,9 @@ class MapSet:
             sum(part.flat_channels for part in parts),
         )
 
-    def mean(self, members: Sequence[int], method: str, layer: str, class_id: int) -> MapArray:
-        """One finding's raw map `(n, h, w)`, averaged over members on the finest one's grid."""
-        own = [torch.from_numpy(self.maps[MapName(member, method, layer, class_id)]) for member in members]
+    def mean(self, names: Sequence[MapName]) -> MapArray:
+        """Raw maps `(n, h, w)` averaged on the finest one's grid: one finding's of several members."""
+        own = [torch.from_numpy(self.maps[name]) for name in names]
         grid = max((tuple(one.shape[1:]) for one in own), key=lambda size: size[0] * size[1])
         mean: MapArray = torch.stack([to_grid(one, grid) for one in own]).mean(0).numpy()
         return mean
@@ -152,7 +154,7 @@ def raw_maps(
     Args:
         model: a classifier in eval mode.
         batch: `(n, c, s, s)` in [0, 1], on the model's device.
-        wanted: names of the maps; their members are not looked at.
+        wanted: names of the maps; their members and views are not looked at.
         engine: who computes `gradcam` of the last layer.
         tree: how logits become probabilities, for maps of those; None: each is the sigmoid of its logit.
         passes: memory and precision of the further passes.

@@ -16,10 +16,14 @@ from pydantic import Field
 from camgen.calibration import Calibration, corrected, features_of
 from camgen.components import Components, FineMap, find_components, fine_map
 from camgen.layers import LAST
-from camgen.maps import UNIT_RANGE, Engine, MapArray, MapName, MapSet, Method
+from camgen.mapper import Making
+from camgen.maps import UNIT_RANGE, Engine, MapArray, MapName, MapSet, Method, Views
+from camgen.methods.masked import MaskedPasses
+from camgen.methods.target import Target
 from camgen.prior import Prior
 from camgen.random_maps import random_maps
 from camgen.scoring import DUPLICATE_IOU, without_duplicates
+from camgen.sources import MapSource
 from weakray.config import StrictModel, to_plain, validate
 from weakray.detections import Detections
 from weakray.errors import DataError
@@ -54,12 +58,19 @@ class FindingRecipe(StrictModel):
     members: tuple[int, ...] = Field(..., description="members whose maps are averaged")
     method: Method | Literal["random"] = Field(..., description="map method")
     layer: str = Field(LAST, description="layer that the map is taken from: last, stageN or a module's path")
+    target: Target = Field("logit", description="what the map explains: logit, conditional or path probability")
+    views: Views | None = Field(None, description="views that the map is averaged over; null: the image as it is")
     prior: Prior | None = Field(None, description="where the finding lies; null leaves maps as they are")
     threshold: Threshold = Field(..., description="where the map is cut")
     max_boxes: int = Field(..., ge=1, description="at most so many boxes an image, best peak first")
     gate: float = Field(0.0, ge=0, le=1, description="no box where the finding's probability is lower")
     calibration: Calibration | None = Field(None, description="box calibration; null leaves boxes as they are")
     tune: TuneScores = Field(..., description="what the search saw")
+
+    @property
+    def wanted(self) -> MapSource | None:
+        """The kind of map that a model must make; None for random maps."""
+        return None if self.method == "random" else MapSource(self.method, self.layer, self.target, self.views)
 
 
 class Recipe(StrictModel):
@@ -68,6 +79,7 @@ class Recipe(StrictModel):
     source: Source = Field("recipe", description="which method this is, in the words of summary.json")
     ensemble_sha256: str = Field(..., description="the ensemble it was fitted with")
     engine: Engine = Field("ours", description="who computes Grad-CAM")
+    masked_bf16: bool = Field(False, description="further passes of masked-forward methods under bfloat16")
     probability: Literal["ensemble", "members"] = Field("ensemble", description="whose probability scores and gates")
     resolution: int = Field(96, ge=1, description="grid samples along a map's side on which components are found")
     min_area: float = Field(0.0005, ge=0, lt=1, description="smallest component, as a fraction of the image")
@@ -91,11 +103,15 @@ class Recipe(StrictModel):
     def wanted(self) -> list[MapName]:
         """The maps that must be computed; random ones need no model."""
         return [
-            MapName(member, finding.method, finding.layer, k)
+            finding.wanted.name(member, k)
             for k, finding in enumerate(self.findings)
-            if finding.method != "random"
+            if finding.wanted is not None
             for member in finding.members
         ]
+
+    def making(self, masked_memory_mib: int) -> Making:
+        """How its maps are made, with so much memory for the inputs of further passes."""
+        return Making(self.engine, MaskedPasses(masked_memory_mib * 2**20, self.masked_bf16))
 
     @classmethod
     def load(cls, path: Path) -> Recipe:
@@ -124,10 +140,11 @@ class Recipe(StrictModel):
         """The recipe's map of every finding, `(n, h, w)` each: its method's, its members' mean, under its prior."""
         columns = []
         for k, finding in enumerate(self.findings):
-            if finding.method == "random":
+            source = finding.wanted
+            if source is None:
                 mapped = random_maps(maps.image_ids, finding.name, maps.grid_hw, self.seed)
             else:
-                mapped = maps.mean(finding.members, finding.method, finding.layer, k)
+                mapped = maps.mean([source.name(member, k) for member in finding.members])
             if finding.prior is not None:
                 size_hw = (mapped.shape[1], mapped.shape[2])
                 mapped = mapped * np.stack([finding.prior.weight(place, size_hw) for place in maps.placements])

@@ -16,8 +16,10 @@ import numpy.typing as npt
 from camgen.components import Cut, components_at, fine_map
 from camgen.maps import UNIT_RANGE, MapSet
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
+from camgen.sources import MapSource
 from camgen.tuning import TuneFinding, judge
 
+PLAIN_GRADCAM = MapSource("gradcam")
 THRESHOLDS: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
 

@@ -20,13 +20,14 @@ from tqdm import tqdm
 from camgen.calibration import STRENGTHS, fit, matched_pairs
 from camgen.candidates import Cutter, Option
 from camgen.components import Components
-from camgen.layers import LAST
-from camgen.mapper import map_dataset
-from camgen.maps import LAST_ONLY, METHODS, UNIT_RANGE, Engine, MapName, MapSet
+from camgen.mapper import Making, map_dataset
+from camgen.maps import UNIT_RANGE, Engine, MapName, MapSet
+from camgen.methods.masked import MaskedPasses
 from camgen.prior import Prior, fit_prior
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
-from camgen.rivals import gradcam_single, random_map
+from camgen.rivals import PLAIN_GRADCAM, gradcam_single, random_map
 from camgen.search_report import Gated, Tried, as_markdown, told
+from camgen.sources import MapSource
 from camgen.tuning import IOUS, Array, TuneFinding, first_near_best, judge, strengths_for, tune_findings
 from classify.compute import DeviceName, torch_device
 from classify.ensemble import Ensemble, check_findings
@@ -48,9 +49,13 @@ class SearchConfig(StrictModel):
     sources: tuple[str, ...] = Field(
         ("pcam", "gradcam", "layercam", "layercam@stage2", "layercam@stage1"),
         min_length=1,
-        description="maps to try: a method, at a layer other than the last after an @",
+        description="maps to try, METHOD[@LAYER][:TARGET][~VIEWS]: gradcam@stage2, gradcam:probability, pcam~flip",
     )
     engine: Engine = Field("ours", description="who computes Grad-CAM: ours, or pytorch_grad_cam")
+    masked_bf16: bool = Field(False, description="run the further passes of scorecam and ablationcam under bfloat16")
+    masked_memory_mib: int = Field(
+        64, ge=1, description="MiB of masked images or ablated layers that scorecam and ablationcam hold at a time"
+    )
     single_members: bool = Field(False, description="try each member's maps alone too, not only the members' mean")
     range_thresholds: tuple[float, ...] = Field(
         (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -82,11 +87,7 @@ class SearchConfig(StrictModel):
     @classmethod
     def _known(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
         for source in sources:
-            method, layer = _split(source)
-            if method not in METHODS:
-                raise ValueError(f"expected METHOD or METHOD@LAYER, METHOD among {', '.join(METHODS)}; got {source!r}")
-            if method in LAST_ONLY and layer != LAST:
-                raise ValueError(f"{method} maps are of the last layer only; got {source!r}")
+            MapSource.parse(source)
         return sources
 
 
@@ -117,7 +118,8 @@ def run(config: SearchConfig) -> SearchResult:
         raise DataError(f"{config.data}: expected annotated tune images, found none; ingest with a tune part")
     ensemble.to(torch_device(config.device))
     wanted = _wanted(config, len(ensemble.members), len(dataset.taxonomy))
-    stream = map_dataset(ensemble, dataset, image_ids, wanted, config.engine, config.map_batch, config.workers)
+    making = Making(config.engine, MaskedPasses(config.masked_memory_mib * 2**20, config.masked_bf16))
+    stream = map_dataset(ensemble, dataset, image_ids, wanted, making, config.map_batch, config.workers)
     maps = MapSet.concat(list(tqdm(stream, total=-(-len(image_ids) // config.map_batch), desc="maps", disable=None)))
     findings = tune_findings(dataset, truth, image_ids, config.folds, config.seed)
     recipe, tried = search(config, ensemble.sha256, dataset.taxonomy.names, maps, findings)
@@ -170,8 +172,7 @@ def search(
         entry = FindingRecipe(
             name=names[k],
             members=option.members,
-            method=option.method,
-            layer=option.layer,
+            **option.source._asdict(),
             prior=_prior(option.exponent, finding),
             threshold=option.threshold,
             max_boxes=option.max_boxes,
@@ -188,6 +189,7 @@ def search(
     recipe = Recipe(
         ensemble_sha256=ensemble_sha256,
         engine=config.engine,
+        masked_bf16=config.masked_bf16,
         resolution=config.resolution,
         min_area=config.min_area,
         seed=config.seed,
@@ -219,27 +221,20 @@ def _options(config: SearchConfig, members: int) -> list[Option]:
     if config.single_members and members > 1:
         sets += [(member,) for member in range(members)]
     options = []
-    kinds = product(sorted(config.max_boxes), sets, config.sources, sorted(config.priors))
-    for boxes, chosen, source, exponent in kinds:
-        method, layer = _split(source)
+    sources = [MapSource.parse(source) for source in config.sources]
+    for boxes, chosen, source, exponent in product(sorted(config.max_boxes), sets, sources, sorted(config.priors)):
         cuts = [Threshold(kind="range", value=value) for value in config.range_thresholds]
-        if method in UNIT_RANGE:
+        if source.method in UNIT_RANGE:
             cuts += [Threshold(kind="value", value=value) for value in config.value_thresholds]
-        options += [Option(chosen, method, layer, exponent, cut, boxes) for cut in cuts]
+        options += [Option(chosen, source, exponent, cut, boxes) for cut in cuts]
     return options
 
 
-def _split(source: str) -> tuple[str, str]:
-    """Method and layer of `METHOD` or `METHOD@LAYER`."""
-    method, _, layer = source.partition("@")
-    return method, layer or LAST
-
-
 def _wanted(config: SearchConfig, members: int, findings: int) -> list[MapName]:
-    kinds = [_split(source) for source in config.sources]
-    if config.rivals and ("gradcam", LAST) not in kinds:
-        kinds.append(("gradcam", LAST))
-    return [MapName(m, *kind, k) for m, kind, k in product(range(members), kinds, range(findings))]
+    sources = [MapSource.parse(source) for source in config.sources]
+    if config.rivals and PLAIN_GRADCAM not in sources:
+        sources.append(PLAIN_GRADCAM)
+    return [source.name(m, k) for m, source, k in product(range(members), sources, range(findings))]
 
 
 def _cutter(config: SearchConfig, maps: MapSet, finding: TuneFinding, class_id: int) -> Cutter:

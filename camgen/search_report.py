@@ -23,6 +23,8 @@ Mask = npt.NDArray[np.bool_]
 NEAR = (0.01, 0.05)  # options whose criterion is this near to the best are counted
 INGREDIENTS: dict[str, str] = {
     "layers": "layers other than the last",
+    "views": "mirrored or scaled views",
+    "target": "maps of probabilities",
     "prior": "location prior",
     "calibration": "box calibration",
     "own_threshold": "own threshold and number of boxes",
@@ -112,7 +114,9 @@ def _gains(tried: Tried, k: int, gated: Gated) -> dict[str, dict[str, Any]]:
     options = tried.options
     every = np.ones_like(tried.allowed[k])
     without = {
-        "layers": _rows(every, [option.layer == LAST for option in options]),
+        "layers": _rows(every, [option.source.layer == LAST for option in options]),
+        "views": _rows(every, [option.source.views is None for option in options]),
+        "target": _rows(every, [option.source.target == "logit" for option in options]),
         "prior": _rows(every, [option.exponent == 0 for option in options]),
         "calibration": every & (np.arange(every.shape[1]) == 0),
         "own_threshold": _rows(every, _shared_cut(tried)),
@@ -151,7 +155,7 @@ def _finding(entry: FindingRecipe, tried: Tried, k: int, gains: Mapping[str, Map
     by_method: dict[str, float] = {}
     for option, value in zip(tried.options, best.tolist(), strict=True):
         members = ",".join(map(str, option.members))
-        name = f"{option.method}@{option.layer}/prior {option.exponent:g}/{option.threshold.kind}/members {members}"
+        name = f"{option.source}/prior {option.exponent:g}/{option.threshold.kind}/members {members}"
         by_method[name] = max(by_method.get(name, 0.0), round(value, 6))
     return {
         "name": entry.name,
@@ -159,8 +163,7 @@ def _finding(entry: FindingRecipe, tried: Tried, k: int, gains: Mapping[str, Map
         "images": entry.tune.images,
         "chosen": {
             "members": list(entry.members),
-            "method": entry.method,
-            "layer": entry.layer,
+            "source": str(entry.wanted),
             "prior": entry.prior.exponent if entry.prior else 0,
             "threshold": [entry.threshold.kind, entry.threshold.value],
             "max_boxes": entry.max_boxes,
@@ -234,7 +237,7 @@ def _row(one: Mapping[str, Any]) -> list[str]:
     return [
         one["name"],
         str(one["boxes"]),
-        f"{chosen['method']}@{chosen['layer']}, members {', '.join(map(str, chosen['members']))}",
+        f"{chosen['source']}, members {', '.join(map(str, chosen['members']))}",
         f"{chosen['prior']:g}" if chosen["prior"] else "–",
         f"{value:g} of range" if kind == "range" else f"{value:g}",
         str(chosen["max_boxes"]),

@@ -207,11 +207,14 @@ def recipe_table(recipe: Mapping[str, Any]) -> Grid | None:
 
 
 def _map(entry: Mapping[str, Any]) -> dict[str, str]:
-    """The kind of map in a word: a method, and its layer where that is not the last."""
+    """The kind of map in a few words: a method; its layer, target and views where they are not the plain ones."""
     if "method" not in entry:
         return {}
     layer = entry.get("layer", "last")
-    return {"map": entry["method"] if layer == "last" else f"{entry['method']} @ {layer}"}
+    target, views = entry.get("target", "logit"), entry.get("views")
+    said = entry["method"] if layer == "last" else f"{entry['method']} @ {layer}"
+    said += "" if target == "logit" else f" of the {target}"
+    return {"map": said if views is None else f"{said}, {views.replace('_', ' and ')}"}
 
 
 def _setting(key: str, value: Any) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from camgen.layers import LAST
-from camgen.mapper import map_dataset
+from camgen.mapper import Making, map_dataset
 from camgen.maps import MapName, raw_maps
 from classify.ensemble import Ensemble, EnsembleConfig
 from classify.ensemble import run as make_ensemble
@@ -36,7 +36,7 @@ def test_each_member_maps_what_it_sees_and_maps_lie_on_one_another(
     data, ensemble = unlike
     ids = data.ids_of("test")
     wanted = [MapName(m, "pcam", LAST, k) for m in (0, 1) for k in range(len(data.taxonomy))]
-    parts = list(map_dataset(ensemble, data, ids, wanted, "ours", batch, 1))
+    parts = list(map_dataset(ensemble, data, ids, wanted, Making(), batch, 1))
     assert [len(part.image_ids) for part in parts] == ([1] * 4 if batch == 1 else [3, 1])
     for part in parts:
         assert part.grid_hw == (4, 4)

@@ -8,13 +8,21 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from camgen.explain import ExplainConfig
+from camgen.explain import run as explain
+from camgen.generate import GenerateConfig
+from camgen.generate import run as generate
+from camgen.mapper import map_dataset
+from camgen.maps import MapSet
 from camgen.recipe import Recipe
 from camgen.rivals import THRESHOLDS, gradcam_single, random_map
 from camgen.search import SearchConfig, run, search
+from camgen.sources import MapSource
 from camgen.tuning import TuneFinding, borrow, patient_folds, tune_findings
+from classify.ensemble import Ensemble
 from eval.average_precision import match
 from tests.camgen.makers import NAMES, blob_maps, films
-from weakray.coco import BoxTruth
+from weakray.coco import BoxTruth, load_results
 from weakray.dataset import Dataset
 from weakray.detections import Detections
 from weakray.errors import DataError
@@ -218,6 +226,41 @@ def test_the_engine_does_not_change_boxes_of_one_member(tmp_path: Path, ensemble
     for a, b in zip(one.findings, two.findings, strict=True):
         assert a.threshold == b.threshold
         assert a.tune.ap50 == pytest.approx(b.tune.ap50, abs=1e-3)
+
+
+def test_views_targets_and_masked_passes_are_searched_and_carried(tmp_path: Path, ensemble_folder: Path) -> None:
+    dataset, _ = boxed_films(tmp_path / "data", tune=6, test=3)
+    sources = ("gradcam:probability", "gradcam~flip", "ablationcam")
+    result = run(verb(tmp_path, ensemble_folder, sources=sources, masked_bf16=True, priors=(0.0,), rivals=False))
+    tried = read_json(tmp_path / "search" / "search.json")["findings"][0]["best_criterion"]
+    assert {name.split("/")[0] for name in tried} == set(sources)
+    recipe = Recipe.load(result.recipe)
+    assert recipe.masked_bf16
+    assert recipe.making(1).passes.budget_bytes == 2**20
+    # Whatever was chosen for a finding, search, generate and explain make the same boxes of it.
+    kinds = [MapSource.parse(source) for source in sources]
+    changed = [
+        entry.model_copy(update={**kind._asdict(), "gate": 0.0, "calibration": None})
+        for entry, kind in zip(recipe.findings, kinds, strict=True)
+    ]
+    recipe = recipe.model_copy(update={"findings": tuple(changed)})
+    recipe.save(tmp_path / "recipe.yaml")
+    known = {"ensemble": ensemble_folder, "recipe": tmp_path / "recipe.yaml", "device": "cpu"}
+    boxes = load_results(
+        generate(GenerateConfig(**known, data=dataset.root, out=tmp_path / "b", splits=("tune",))).boxes
+    )
+    image_ids = dataset.ids_of("tune")
+    stream = map_dataset(Ensemble.load(ensemble_folder), dataset, image_ids, recipe.wanted, recipe.making(64), 4, 1)
+    maps = MapSet.concat(list(stream))
+    assert {name.views for name in maps.maps} == {None, "flip"}
+    for i, found in enumerate(recipe.apply(recipe.maps(maps), recipe.probabilities(maps), maps.placements)):
+        assert boxes[image_ids[i]].boxes_xyxy_px == pytest.approx(found.boxes_xyxy_px, abs=0.5)  # bf16
+        told = explain(
+            ExplainConfig(
+                **known, image=dataset.path_of(image_ids[i]), out=tmp_path / "seen.png", findings=tuple(NAMES)
+            )
+        )
+        assert list(told.boxes.values()) == np.bincount(found.class_id, minlength=3).tolist()
 
 
 def test_a_set_without_tune_images_is_refused(tmp_path: Path, ensemble_folder: Path) -> None:

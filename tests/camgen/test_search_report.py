@@ -11,10 +11,11 @@ from camgen.candidates import Option
 from camgen.layers import LAST
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
 from camgen.search_report import Gated, Tried, as_markdown, told
+from camgen.sources import MapSource
 
 
 def option(value: float, layer: str = LAST, members: tuple[int, ...] = (0, 1), exponent: float = 0.0) -> Option:
-    return Option(members, "layercam", layer, exponent, Threshold(kind="range", value=value), 1)
+    return Option(members, MapSource("layercam", layer), exponent, Threshold(kind="range", value=value), 1)
 
 
 OPTIONS = [option(0.3), option(0.5), option(0.5, layer="stage1"), option(0.5, members=(0,)), option(0.3, exponent=1.0)]
@@ -40,8 +41,7 @@ def entry(name: str, boxes: int, chosen: Option, ap50: float | None) -> FindingR
     return FindingRecipe(
         name=name,
         members=chosen.members,
-        method=chosen.method,
-        layer=chosen.layer,
+        **chosen.source._asdict(),
         threshold=chosen.threshold,
         max_boxes=1,
         gate=0.2,
@@ -84,7 +84,7 @@ def test_flatness() -> None:
     assert c["near_best"] == {"0.01": 1, "0.05": 1}
     assert a["one_cut_further"] == [None, None]  # no other cut of its layer
     assert b["one_cut_further"] == [None, 0.5]
-    assert b["best_criterion"]["layercam@last/prior 0/range/members 0,1"] == 0.7
+    assert b["best_criterion"]["layercam/prior 0/range/members 0,1"] == 0.7
 
 
 @pytest.mark.parametrize("part", ["| A\\|a | 12 | layercam@stage1, members 0, 1 |", "| C | 0 |", "| recipe | 0.350 |"])
@@ -100,7 +100,7 @@ def test_markdown_says_it_in_tables(part: str) -> None:
 
 @pytest.mark.parametrize("kind", ["range", "value"])
 def test_without_a_single_true_box_there_are_no_gains(kind: Literal["range", "value"]) -> None:
-    options = [Option((0,), "pcam", LAST, 0.0, Threshold(kind=kind, value=0.5), 1)]
+    options = [Option((0,), MapSource("pcam"), 0.0, Threshold(kind=kind, value=0.5), 1)]
     none = Tried(options, np.zeros((1, 1, 2)), np.full((1, 1, 2), np.nan), np.ones((1, 1, 2), bool), np.array([0]))
     recipe = Recipe(ensemble_sha256="a" * 64, findings=(entry("C", 0, options[0], None),))
     found = told(recipe, none, [Gated(0.0, float("nan"))])
