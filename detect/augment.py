@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -38,7 +39,13 @@ def augment(example: Example, config: AugmentConfig, rng: np.random.Generator) -
     in_pixel_centres[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
     warped = cv2.warpAffine(image, in_pixel_centres, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
     boxes, visible = move_boxes(example.boxes_cxcywh_rel, matrix, size)
-    return Example(example.image_id, warped.reshape(example.image.shape), example.class_id[visible], boxes[visible])
+    return replace(
+        example,
+        image=warped.reshape(example.image.shape),
+        class_id=example.class_id[visible],
+        boxes_cxcywh_rel=boxes[visible],
+        weights=example.weights[visible],
+    )
 
 
 def move_boxes(

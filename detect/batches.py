@@ -53,11 +53,17 @@ def _rows(examples: int, batch_size: int, key: tuple[int, int], step: int) -> li
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Examples → tensors: `img` (n, c, s, s) float32 in [0, 1]; `cls` (b, 1), `bboxes` (b, 4), `batch_idx` (b,)."""
+    """Examples → tensors.
+
+    `img` (n, c, s, s) float32 in [0, 1]; `cls` (b, 1), `bboxes` (b, 4), `batch_idx` (b,), `weights` (b,), of all boxes
+    in the order of their images; `elsewhere` (n, k).
+    """
     counts = [len(example.class_id) for example in examples]
     return {
         "img": torch.from_numpy(to_batch([example.image for example in examples])),
         "cls": torch.from_numpy(np.concatenate([e.class_id for e in examples]).astype(np.float32))[:, None],
         "bboxes": torch.from_numpy(np.concatenate([e.boxes_cxcywh_rel for e in examples])),
         "batch_idx": torch.from_numpy(np.repeat(np.arange(len(examples), dtype=np.float32), counts)),
+        "weights": torch.from_numpy(np.concatenate([e.weights for e in examples])),
+        "elsewhere": torch.from_numpy(np.stack([e.elsewhere for e in examples])),
     }

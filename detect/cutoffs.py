@@ -8,7 +8,7 @@ import numpy as np
 
 from weakray.boxes.geometry import iou
 from weakray.coco import BoxTruth, Predictions
-from weakray.detections import BoolArray, Detections, FloatArray
+from weakray.detections import BoolArray, Detections, FloatArray, IntArray
 
 IOU_AT_LEAST = 0.3  # a pseudo-box this near a true one still teaches where to look; at 0.5 most findings have no hits
 
@@ -35,6 +35,38 @@ def choose_cutoffs(predictions: Predictions, truth: BoxTruth, classes: int) -> l
     )
     found = [_best_cutoff(scores, hits, count) for (scores, hits), count in zip(rows, wanted, strict=True)]
     return [(pooled or 0.0) if cutoff is None else cutoff for cutoff in found]
+
+
+def matching_counts(predictions: Predictions, images: IntArray, truth: BoxTruth) -> list[float]:
+    """The scores that keep as many boxes an image with the finding as annotators drew.
+
+    What a detector says of images whose boxes it was taught cannot tell which of its scores to trust elsewhere; how
+    many boxes a finding has does not depend on it.
+
+    Args:
+        predictions: image_id → scored boxes, of findings that may be there.
+        images: `(k,)`, in how many images of these each finding may be present.
+        truth: of the annotated images.
+
+    Returns:
+        A score for each class, [0, 1]; 0 where all boxes are wanted. A class without a true box takes the mean number
+        of boxes of all classes.
+    """
+    drawn = np.zeros(len(images), np.int64)
+    holding = np.zeros(len(images), np.int64)  # images with a true box of the class
+    for found in truth.boxes.values():
+        counts = np.bincount(found.class_id, minlength=len(images))
+        drawn += counts
+        holding += counts > 0
+    pooled = drawn.sum() / max(1, holding.sum())
+    mean = np.divide(drawn, holding, out=np.full(len(images), pooled), where=holding > 0)
+    cutoffs = []
+    for class_id, wanted in enumerate(np.rint(mean * images).astype(np.int64).tolist()):
+        scores = np.sort(np.concatenate([[], *(found.of_class(class_id).score for found in predictions.values())]))[
+            ::-1
+        ]
+        cutoffs.append(0.0 if wanted >= len(scores) else float(scores[wanted - 1]) if wanted else 1.0)
+    return cutoffs
 
 
 def matches(found: Detections, true: Detections, iou_at_least: float) -> BoolArray:

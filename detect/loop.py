@@ -7,7 +7,7 @@ is told, writes half-precision pickles without RNG state, and cannot resume to t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,14 @@ class Phase:
         name: source of the boxes; names the rows of `metrics.jsonl`.
         steps: optimizer steps.
         lr_factor: factor on the learning rate.
-        examples: the training set.
+        examples: makes the training set, given the network as the phase before left it; given None it reads back the
+            one made before training was interrupted.
     """
 
     name: str
     steps: int
     lr_factor: float
-    examples: Sequence[Example]
+    examples: Callable[[Network | None], Sequence[Example]]
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,12 @@ def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: Ru
     for number, phase in enumerate(phases):
         if number < first:
             continue
+        going_on = resumed and number == first
+        examples = phase.examples(None if going_on else network)
         state = _start(network, number, config)
-        if resumed and number == first:
+        if going_on:
             state.load(checkpoint)
-        _train_phase(state, phase, config, run, checkpoint)
+        _train_phase(state, phase, examples, config, run, checkpoint)
         network.module.load_state_dict(state.ema.ema.state_dict())
 
 
@@ -159,11 +162,13 @@ def _start(network: Network, number: int, config: LoopConfig) -> _State:
     )
 
 
-def _train_phase(state: _State, phase: Phase, config: LoopConfig, run: RunFolder, checkpoint: Path) -> None:
+def _train_phase(
+    state: _State, phase: Phase, examples: Sequence[Example], config: LoopConfig, run: RunFolder, checkpoint: Path
+) -> None:
     state.network.train()
     key = (config.seed, state.phase)
     left = range(state.step, phase.steps)
-    made = batches(phase.examples, config.augment, config.batch_size, key, left)
+    made = batches(examples, config.augment, config.batch_size, key, left)
     bar = tqdm(made, f"detector on {phase.name} boxes", phase.steps, initial=state.step, unit="step", disable=None)
     for batch in bar:
         rate = phase.lr_factor * learning_rate(state.step, phase.steps, config.optimizer)

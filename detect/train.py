@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,8 +13,9 @@ from pydantic import Field
 
 from detect.augment import AugmentConfig
 from detect.loop import LoopConfig, OptimizerConfig, Phase, train
-from detect.network import new_network, save_network
+from detect.network import Network, new_network, save_network
 from detect.quiet_import import torch_threads
+from detect.self_training import SelfTrainingConfig, own_boxes
 from detect.training_set import (
     BoxCounts,
     PseudoBoxConfig,
@@ -22,16 +24,17 @@ from detect.training_set import (
     pseudo_training_boxes,
     tune_training_boxes,
 )
-from detect.yolo_folder import read_yolo_folder, write_yolo_folder
+from detect.yolo_folder import Example, read_yolo_folder, write_yolo_folder
 from weakray.coco import load_results
 from weakray.config import StrictModel
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError
-from weakray.files import sha256_file
+from weakray.files import read_json, sha256_file, write_json
 from weakray.imaging import InputSpec
 from weakray.runs import open_run
 
 Source = Literal["pseudo", "tune", "ceiling", "pseudo_then_tune"]
+_OWN = "own_"  # starts the name of a phase on boxes that the detector itself has made
 
 
 class DetectTrainConfig(StrictModel):
@@ -48,6 +51,7 @@ class DetectTrainConfig(StrictModel):
     )
     boxes: Path | None = Field(None, description="boxes.json of `camgen generate`; for sources with pseudo-boxes")
     pseudo: PseudoBoxConfig = PseudoBoxConfig()
+    self_training: SelfTrainingConfig = SelfTrainingConfig()
     architecture: str = Field(
         "yolo11n.yaml", description="a YAML that ultralytics ships, or a path to a .yaml or .pt file; no downloads"
     )
@@ -88,14 +92,11 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     folder = open_run(config.out, config, _inputs(config, dataset))
     if (done := folder.finished()) is not None:
         return DetectTrainResult.model_validate(done)
-    phases: list[Phase] = []
-    counts: dict[str, BoxCounts] = {}
-    for name, steps, lr_factor in _plan(config):
-        training = _training_boxes(name, config, dataset)
-        at = folder.root / "training_set" / name
-        write_yolo_folder(at, dataset, training, config.input)
-        phases.append(Phase(name, steps, lr_factor, read_yolo_folder(at, config.input.channels)))
-        counts[name] = training.counts
+    sets = _TrainingSets(config, dataset, folder.root / "training_set")
+    plan = _plan(config)
+    for name in sorted({name for name, _, _ in plan if not name.startswith(_OWN)}):
+        sets.write(name, _training_boxes(name, config, dataset))
+    phases = [Phase(name, steps, lr_factor, sets.maker(name)) for name, steps, lr_factor in plan]
     network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
     bf16 = bf16_pays() if config.bf16 == "auto" else config.bf16
     loop = LoopConfig(
@@ -109,9 +110,10 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     )
     with torch_threads(config.threads):
         train(network, phases, loop, folder)
-    sets = {name: count.model_dump() for name, count in counts.items()}
+    counts = {name: sets.counts(name) for name, _, _ in plan}
+    told = {name: count.model_dump() for name, count in counts.items()}
     weights_sha256 = save_network(
-        folder.root, network, {"source": config.source, "steps": config.steps, "training_sets": sets}
+        folder.root, network, {"source": config.source, "steps": config.steps, "training_sets": told}
     )
     result = DetectTrainResult(
         steps=config.steps,
@@ -155,8 +157,42 @@ def _plan(config: DetectTrainConfig) -> list[tuple[str, int, float]]:
     """Phases: source, steps, factor on the learning rate. Their steps add up to `config.steps`."""
     if config.source != "pseudo_then_tune":
         return [(config.source, config.steps, 1.0)]
-    tune = round(config.steps * config.tune_share)
-    return [("pseudo", config.steps - tune, 1.0), ("tune", tune, config.tune_lr_factor)]
+    rounds = config.self_training.rounds + 1
+    phases = []
+    for number in range(rounds):
+        steps = config.steps * (number + 1) // rounds - config.steps * number // rounds
+        tune = round(steps * config.tune_share)
+        first = f"{_OWN}{number}" if number else "pseudo"
+        phases += [(first, steps - tune, 1.0), ("tune", tune, config.tune_lr_factor)]
+    return phases
+
+
+@dataclass(frozen=True)
+class _TrainingSets:
+    """The folders that hold what each phase learns from."""
+
+    config: DetectTrainConfig
+    dataset: Dataset
+    root: Path
+
+    def write(self, name: str, training: TrainingBoxes) -> None:
+        write_yolo_folder(self.root / name, self.dataset, training, self.config.input)
+        write_json(self.root / name / "counts.json", training.counts.model_dump())
+
+    def counts(self, name: str) -> BoxCounts:
+        return BoxCounts.model_validate(read_json(self.root / name / "counts.json"))
+
+    def maker(self, name: str) -> Callable[[Network | None], list[Example]]:
+        """Reads a set; one of the detector's own boxes is first made by the network that is given."""
+        config = self.config
+
+        def make(network: Network | None) -> list[Example]:
+            if network is not None and name.startswith(_OWN):
+                settings = config.self_training
+                self.write(name, own_boxes(self.dataset, network, settings, config.batch_size, config.seed))
+            return read_yolo_folder(self.root / name, config.input.channels)
+
+        return make
 
 
 def _training_boxes(name: str, config: DetectTrainConfig, dataset: Dataset) -> TrainingBoxes:

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from detect.cutoffs import choose_cutoffs, keep_above
+from detect.cutoffs import choose_cutoffs, keep_above, matching_counts
 from weakray.boxes.geometry import clip_to_image
 from weakray.coco import BoxTruth, Predictions
 from weakray.config import StrictModel
 from weakray.dataset import Dataset
-from weakray.detections import Detections, FloatArray
+from weakray.detections import BoolArray, Detections, FloatArray
 from weakray.errors import DataError, RunError
 
 Keep = Literal["keep", "drop"]
@@ -23,8 +23,20 @@ Keep = Literal["keep", "drop"]
 class PseudoBoxConfig(StrictModel):
     """How pseudo-boxes become training boxes."""
 
-    score_at_least: float | Literal["tune"] = Field(
-        "tune", description="lowest score of a pseudo-box that is learnt from; `tune` chooses one a finding on tune"
+    score_at_least: float | Literal["tune", "count"] = Field(
+        "tune",
+        description="lowest score of a pseudo-box that is learnt from; `tune` chooses one a finding on tune, `count` "
+        "keeps as many boxes an image with the finding as tune has",
+    )
+    weights: Literal["one", "score"] = Field(
+        "one", description="how far boxes are believed: all alike, or as they rank among the kept ones of their finding"
+    )
+    least_weight: float = Field(0.3, ge=0, le=1, description="weight of the lowest one, for weights: score")
+    unplaced: float = Field(
+        0.0, ge=0, le=1, description="weight of teaching background where a finding may be present and has no box"
+    )
+    elsewhere: float = Field(
+        1.0, ge=0, le=1, description="weight of teaching background outside the boxes of a finding that is present"
     )
     uncertain: Keep = Field("keep", description="boxes of findings labelled uncertain: keep | drop")
     blank: Keep = Field("drop", description="boxes of findings that the labels do not mention: keep | drop")
@@ -42,6 +54,7 @@ class BoxCounts(StrictModel):
     boxes_of_finding: dict[str, int]
     below_cutoff: int = 0
     vetoed: int = 0  # boxes of findings that the image's labels exclude
+    unplaced: int = 0  # (image, finding) pairs that may be present and have no box, on images with other boxes
     images_left_out: int = 0  # a finding is, or may be, present, but no box is left: neither an example nor background
     backgrounds_left_out: int = 0  # past `background_share`
     clipped: int = 0  # boxes cut at the image's border
@@ -51,10 +64,18 @@ class BoxCounts(StrictModel):
 
 @dataclass(frozen=True)
 class TrainingBoxes:
-    """Boxes to learn from: image_id → boxes, empty for a background image; in the dataset's order."""
+    """Boxes to learn from.
+
+    Attributes:
+        boxes: image_id → boxes, empty for a background image, scored by how far each is believed; in dataset order.
+        counts: what they are.
+        elsewhere: image_id → `(k,)`, [0, 1], how far it is believed that a finding is nowhere but in its boxes; images
+            that are not named count as 1 throughout.
+    """
 
     boxes: dict[str, Detections]
     counts: BoxCounts
+    elsewhere: dict[str, FloatArray]
 
 
 def pseudo_training_boxes(
@@ -75,16 +96,20 @@ def pseudo_training_boxes(
         DataError: if no box is left.
         RunError: if cut-offs are to be chosen and `predictions` hold no tune image.
     """
-    cutoffs = _cutoffs(dataset, predictions, config)
-    kept: dict[str, Detections] = {}
-    below = vetoed_boxes = left_out = clipped = outside = 0
-    backgrounds: list[str] = []
+    names = dataset.taxonomy.names
+    allowed: dict[str, Detections] = {}
+    vetoed_boxes = 0
     for image_id in dataset.ids_of("train"):
-        allowed, count = veto(dataset, image_id, predictions.get(image_id, Detections.empty()), config)
-        above = keep_above(allowed, cutoffs)
+        allowed[image_id], count = veto(dataset, image_id, predictions.get(image_id, Detections.empty()), config)
+        vetoed_boxes += count
+    cutoffs = _cutoffs(dataset, predictions, allowed, config)
+    kept: dict[str, Detections] = {}
+    below = left_out = clipped = outside = 0
+    backgrounds: list[str] = []
+    for image_id, found in allowed.items():
+        above = keep_above(found, cutoffs)
         inside, cut, dropped = clip(above, dataset.size_hw(image_id))
-        vetoed_boxes, below = vetoed_boxes + count, below + len(allowed) - len(above)
-        clipped, outside = clipped + cut, outside + dropped
+        below, clipped, outside = below + len(found) - len(above), clipped + cut, outside + dropped
         if len(inside):
             kept[image_id] = inside
         elif _is_background(dataset, image_id, config):
@@ -96,24 +121,31 @@ def pseudo_training_boxes(
             f"pseudo-boxes: expected at least one box on train images, got none ({vetoed_boxes} vetoed by labels, "
             f"{below} below the cut-off, {outside} outside their image); lower pseudo.score_at_least or check the boxes"
         )
+    believed = _believed(kept, len(names), config)
     fitting = config.background_share / (1 - config.background_share) * len(kept)
     wanted = min(len(backgrounds), int(fitting + 1e-9))  # 0.6 / 0.4 · 2 is 2.9999999999999996
     chosen = {backgrounds[i] for i in np.random.default_rng(seed).permutation(len(backgrounds))[:wanted]}
     ordered = {
-        image_id: kept.get(image_id, Detections.empty())
-        for image_id in dataset.ids_of("train")
-        if image_id in kept or image_id in chosen
+        image_id: believed.get(image_id, Detections.empty())
+        for image_id in allowed
+        if image_id in believed or image_id in chosen
     }
+    elsewhere = {image_id: _elsewhere(dataset, image_id, found, config) for image_id, found in believed.items()}
     return _counted(
         ordered,
-        dataset.taxonomy.names,
+        names,
         below_cutoff=below,
         vetoed=vetoed_boxes,
+        unplaced=sum(
+            int((_may_hold(dataset, image_id, config) & ~_has(found, len(names))).sum())
+            for image_id, found in believed.items()
+        ),
         images_left_out=left_out,
         backgrounds_left_out=len(backgrounds) - wanted,
         clipped=clipped,
         outside=outside,
-        cutoffs=dict(zip(dataset.taxonomy.names, (round(c, 6) for c in cutoffs), strict=True)),
+        cutoffs=dict(zip(names, (round(c, 6) for c in cutoffs), strict=True)),
+        elsewhere=elsewhere,
     )
 
 
@@ -145,13 +177,7 @@ def ceiling_training_boxes(dataset: Dataset) -> TrainingBoxes:
 
 def veto(dataset: Dataset, image_id: str, found: Detections, config: PseudoBoxConfig) -> tuple[Detections, int]:
     """The boxes that the image's labels allow, and how many they exclude."""
-    labels = _labels(dataset, image_id)
-    allowed = labels == 1
-    if config.uncertain == "keep":
-        allowed |= labels == -1
-    if config.blank == "keep":
-        allowed |= np.isnan(labels)
-    kept = found.where(allowed[found.class_id])
+    kept = found.where(_may_hold(dataset, image_id, config)[found.class_id])
     return kept, len(found) - len(kept)
 
 
@@ -164,7 +190,12 @@ def clip(found: Detections, size_hw: tuple[int, int]) -> tuple[Detections, int, 
     return kept, int(changed.sum()), int((~inside).sum())
 
 
-def _cutoffs(dataset: Dataset, predictions: Predictions, config: PseudoBoxConfig) -> list[float]:
+def _cutoffs(
+    dataset: Dataset, predictions: Predictions, allowed: Predictions, config: PseudoBoxConfig
+) -> list[float]:
+    if config.score_at_least == "count":
+        images = sum(_may_hold(dataset, image_id, config).astype(np.int64) for image_id in allowed)
+        return matching_counts(allowed, np.asarray(images), dataset.truth_of("tune"))
     if config.score_at_least != "tune":
         return [config.score_at_least] * len(dataset.taxonomy)
     on_tune = {image_id: predictions[image_id] for image_id in dataset.ids_of("tune") if image_id in predictions}
@@ -175,6 +206,46 @@ def _cutoffs(dataset: Dataset, predictions: Predictions, config: PseudoBoxConfig
         )
     vetoed = {image_id: veto(dataset, image_id, found, config)[0] for image_id, found in on_tune.items()}
     return choose_cutoffs(vetoed, dataset.truth_of("tune"), len(dataset.taxonomy))
+
+
+def _believed(kept: Mapping[str, Detections], classes: int, config: PseudoBoxConfig) -> dict[str, Detections]:
+    """The same boxes, scored by their weight in training."""
+    if config.weights == "one":
+        return {image_id: _scored(found, np.ones(len(found))) for image_id, found in kept.items()}
+    of_class = [np.sort(np.concatenate([found.of_class(k).score for found in kept.values()])) for k in range(classes)]
+    believed = {}
+    for image_id, found in kept.items():
+        share = [
+            np.searchsorted(of_class[k], score, "right") / len(of_class[k])
+            for k, score in zip(found.class_id.tolist(), found.score.tolist(), strict=True)
+        ]  # of the finding's boxes, those that score no more
+        believed[image_id] = _scored(found, config.least_weight + (1 - config.least_weight) * np.array(share))
+    return believed
+
+
+def _scored(found: Detections, score: FloatArray) -> Detections:
+    return Detections(found.boxes_xyxy_px, found.class_id, np.asarray(score, np.float32))
+
+
+def _elsewhere(dataset: Dataset, image_id: str, found: Detections, config: PseudoBoxConfig) -> FloatArray:
+    """How far it is believed that a finding is nowhere but in its boxes, `(k,)`."""
+    may, has = _may_hold(dataset, image_id, config), _has(found, len(dataset.taxonomy))
+    return np.where(may, np.where(has, config.elsewhere, config.unplaced), 1.0).astype(np.float32)
+
+
+def _has(found: Detections, classes: int) -> BoolArray:
+    return np.bincount(found.class_id, minlength=classes) > 0
+
+
+def _may_hold(dataset: Dataset, image_id: str, config: PseudoBoxConfig) -> BoolArray:
+    """Which findings' boxes the image's labels allow, `(k,)`."""
+    labels = _labels(dataset, image_id)
+    allowed = labels == 1
+    if config.uncertain == "keep":
+        allowed |= labels == -1
+    if config.blank == "keep":
+        allowed |= np.isnan(labels)
+    return np.asarray(allowed)
 
 
 def _is_background(dataset: Dataset, image_id: str, config: PseudoBoxConfig) -> bool:
@@ -205,7 +276,11 @@ def _from_truth(dataset: Dataset, truth: BoxTruth, what: str) -> TrainingBoxes:
 
 
 def _counted(
-    boxes: Mapping[str, Detections], names: Sequence[str], cutoffs: dict[str, float] | None = None, **counts: int
+    boxes: Mapping[str, Detections],
+    names: Sequence[str],
+    cutoffs: dict[str, float] | None = None,
+    elsewhere: dict[str, FloatArray] | None = None,
+    **counts: int,
 ) -> TrainingBoxes:
     together = Detections.concat(boxes.values())
     of_class = np.bincount(together.class_id, minlength=len(names)).tolist()
@@ -217,4 +292,4 @@ def _counted(
         cutoffs=cutoffs,
         **counts,
     )
-    return TrainingBoxes(dict(boxes), totals)
+    return TrainingBoxes(dict(boxes), totals, elsewhere or {})

@@ -3,6 +3,7 @@
     images/train/ID.png     square, letterboxed and stretched by `imaging.prepare`: nothing is resized after this
     labels/train/ID.txt     a line a box: class, centre x, centre y, width, height, relative to the square
     data.yaml               names and folders; ultralytics' own command opens it (it demands a `val`: the same images)
+    weights.json            how far its boxes and what lies elsewhere are believed, for images with any weight below 1
 
 ID is the image's id, percent-encoded where it holds more than letters, digits, `_`, `.`, `-` and `~`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -20,18 +22,32 @@ from weakray.boxes.geometry import xyxy_to_cxcywh_rel
 from weakray.dataset import Dataset
 from weakray.detections import FloatArray, IntArray
 from weakray.errors import DataError
-from weakray.files import fresh_folder, write_text, write_yaml
+from weakray.files import fresh_folder, read_json, read_yaml, write_json, write_text, write_yaml
 from weakray.imaging import Image, InputSpec, prepare, read_image, write_image
+
+_WEIGHTS = "weights.json"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training image: `(size, size, c)` uint8, RGB where c = 3, its classes `(n,)` and boxes `(n, 4)`, [0, 1]."""
+    """One training image.
+
+    Attributes:
+        image_id: its id.
+        image: `(size, size, c)` uint8, RGB where c = 3.
+        class_id: `(n,)`, classes of its boxes.
+        boxes_cxcywh_rel: `(n, 4)`, [0, 1].
+        weights: `(n,)`, [0, 1], how far each box is believed; 1 for true boxes.
+        elsewhere: `(k,)`, [0, 1], how far it is believed that a class is nowhere but in its boxes; see
+            `detect.multilabel`.
+    """
 
     image_id: str
     image: Image
     class_id: IntArray
     boxes_cxcywh_rel: FloatArray
+    weights: FloatArray
+    elsewhere: FloatArray
 
 
 def write_yolo_folder(folder: Path, dataset: Dataset, training: TrainingBoxes, spec: InputSpec) -> None:
@@ -54,6 +70,16 @@ def write_yolo_folder(folder: Path, dataset: Dataset, training: TrainingBoxes, s
         ]
         (labels / f"{stem}.txt").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     write_text(folder / "images.txt", "".join(f"images/train/{quote(i, safe='')}.png\n" for i in training.boxes))
+    everywhere = np.ones(len(dataset.taxonomy), np.float32)
+    write_json(
+        folder / _WEIGHTS,
+        {
+            image_id: {"boxes": _rounded(found.score), "elsewhere": _rounded(elsewhere)}
+            for image_id, found in training.boxes.items()
+            for elsewhere in (training.elsewhere.get(image_id, everywhere),)
+            if (found.score < 1).any() or (elsewhere < 1).any()
+        },
+    )
     names = dict(enumerate(dataset.taxonomy.names))
     write_yaml(
         folder / "data.yaml",
@@ -68,10 +94,12 @@ def read_yolo_folder(folder: Path, channels: int) -> list[Example]:
         DataError: if an image or a label file is missing or broken.
     """
     listed = (folder / "images.txt").read_text(encoding="utf-8").split()
-    return [_read_example(folder, name, channels) for name in listed]
+    classes = int(read_yaml(folder / "data.yaml")["nc"])
+    weights = read_json(folder / _WEIGHTS)
+    return [_read_example(folder, name, channels, classes, weights) for name in listed]
 
 
-def _read_example(folder: Path, name: str, channels: int) -> Example:
+def _read_example(folder: Path, name: str, channels: int, classes: int, weights: dict[str, Any]) -> Example:
     stem = Path(name).name.removesuffix(".png")
     image = read_image(folder / name)
     labels = folder / "labels" / "train" / f"{stem}.txt"
@@ -83,4 +111,16 @@ def _read_example(folder: Path, name: str, channels: int) -> Example:
     image = image[..., None] if image.ndim == 2 else image
     if image.shape[2] != channels:
         raise DataError(f"{folder / name}: expected {channels} channels, got {image.shape[2]}")
-    return Example(unquote(stem), image, table[:, 0].astype(np.int64), table[:, 1:].astype(np.float32))
+    own = weights.get(unquote(stem), {"boxes": np.ones(len(table)), "elsewhere": np.ones(classes)})
+    return Example(
+        unquote(stem),
+        image,
+        table[:, 0].astype(np.int64),
+        table[:, 1:].astype(np.float32),
+        np.array(own["boxes"], np.float32),
+        np.array(own["elsewhere"], np.float32),
+    )
+
+
+def _rounded(values: FloatArray) -> list[float]:
+    return [round(value, 6) for value in values.tolist()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -18,7 +20,14 @@ def example(seed: int = 0, size: int = 64, boxes: int = 2) -> Example:
     rng = np.random.default_rng(seed)
     centre_and_sides = np.concatenate([rng.uniform(0.3, 0.7, (boxes, 2)), rng.uniform(0.1, 0.3, (boxes, 2))], axis=1)
     image = rng.integers(0, 256, (size, size, 1)).astype(np.uint8)
-    return Example(f"image{seed}", image, rng.integers(0, 3, boxes), centre_and_sides.astype(np.float32))
+    classes = rng.integers(0, 3, boxes)
+    weights = np.linspace(1, 0.5, boxes, dtype=np.float32)
+    elsewhere = np.array([1, 0.25 * (seed % 4), 1], np.float32)
+    return Example(f"image{seed}", image, classes, centre_and_sides.astype(np.float32), weights, elsewhere)
+
+
+def one_box(image: np.ndarray, box: np.ndarray) -> Example:
+    return Example("e", image, np.array([1]), box, np.ones(1, np.float32), np.ones(3, np.float32))
 
 
 def test_nothing_varies_when_all_is_off() -> None:
@@ -58,7 +67,7 @@ def test_boxes_follow_the_image(seed: int) -> None:
     image = np.zeros((size, size, 1), np.uint8)
     cv2.ellipse(image, (140, 120), (sides[0] // 2, sides[1] // 2), 0, 0, 360, 255, -1, cv2.LINE_AA)
     box = np.array([[140.5 / size, 120.5 / size, sides[0] / size, sides[1] / size]], np.float32)
-    moved = augment(Example("e", image, np.array([1]), box), STRONG, np.random.default_rng(seed))
+    moved = augment(one_box(image, box), STRONG, np.random.default_rng(seed))
     rows, columns = np.nonzero(moved.image[..., 0] > 100)
     seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     cx, cy, width, height = moved.boxes_cxcywh_rel[0] * size
@@ -79,10 +88,7 @@ def test_a_batch_depends_on_its_step_alone() -> None:
 
 def test_every_pass_shows_every_example_once() -> None:
     examples = [example(seed, boxes=0) for seed in range(5)]
-    marked = [
-        Example(e.image_id, np.full_like(e.image, 10 * i), e.class_id, e.boxes_cxcywh_rel)
-        for i, e in enumerate(examples)
-    ]
+    marked = [replace(e, image=np.full_like(e.image, 10 * i)) for i, e in enumerate(examples)]
     shown = np.concatenate([b["img"][:, 0, 0, 0].numpy() for b in batches(marked, STILL, 3, (0, 0), range(5))])
     passes = np.rint(shown * 25.5).astype(int).reshape(3, 5)
     assert [sorted(row) for row in passes.tolist()] == [[0, 1, 2, 3, 4]] * 3
@@ -97,3 +103,15 @@ def test_collated_shapes(count: int) -> None:
     assert float(batch["img"].max()) <= 1
     assert (batch["cls"].shape, batch["bboxes"].shape) == ((total, 1), (total, 4))
     assert batch["batch_idx"].tolist() == [float(index) for index in range(count) for _ in range(index)]
+    assert batch["weights"].tolist() == [1.0, 1.0, 0.5][:total]  # of one box, and of two
+    assert batch["elsewhere"].tolist() == [[1, 0.25 * index, 1] for index in range(count)]
+
+
+def test_a_box_that_leaves_takes_its_weight_along() -> None:
+    boxes = np.array([[0.04, 0.5, 0.08, 0.2], [0.6, 0.5, 0.3, 0.2]], np.float32)
+    whole = replace(example(boxes=2), boxes_cxcywh_rel=boxes)
+    shift = AugmentConfig(scale=0, translate=0.3, rotate_deg=0)
+    moved = [augment(whole, shift, np.random.default_rng(seed)) for seed in range(20)]
+    left = {tuple(m.weights.tolist()) for m in moved}
+    assert (0.5,) in left  # the first box is gone, the second one's weight stayed with it
+    assert all(len(m.weights) == len(m.class_id) for m in moved)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detect.cutoffs import IOU_AT_LEAST, choose_cutoffs, keep_above, matches
+from detect.cutoffs import IOU_AT_LEAST, choose_cutoffs, keep_above, matches, matching_counts
 from tests.detect.conftest import found_boxes
 from weakray.coco import BoxTruth
 from weakray.detections import Detections
@@ -30,6 +30,19 @@ def test_equal_scores_are_kept_or_dropped_together() -> None:
     # both boxes at .5: keeping them gives 2·1/(2+1) whichever stands first, and the .9 miss cannot be told from them
     predictions = {"a": found_boxes([MISS, HIT], [0, 0], [0.5, 0.5])}
     assert choose_cutoffs(predictions, BoxTruth({"a": TRUE}, frozenset({("a", 0)})), 1) == [0.0]
+
+
+def test_matching_counts_by_hand() -> None:
+    two = found_boxes([(0, 0, 10, 20), (20, 0, 40, 20), (0, 30, 9, 40)], [0, 0, 1], [1.0, 1.0, 1.0])
+    truth = BoxTruth({"a": two, "b": TRUE, "c": Detections.empty()}, frozenset())  # class 0: 3 boxes on 2 images
+    predictions = {
+        "d": found_boxes([MISS] * 4, [0, 0, 1, 2], [0.9, 0.8, 0.7, 0.6]),
+        "e": found_boxes([MISS] * 3, [0, 0, 2], [0.4, 0.3, 0.5]),
+    }
+    # class 0: 1.5 · 2 images = 3 boxes → .4; class 1: 1 · 3 = 3 of 1 box → all; class 2 has no true box: 4 boxes on 3
+    # (image, class) pairs, 4/3 · 1 image = 1 box → .6; class 3: no image
+    cutoffs = matching_counts(predictions, np.array([2, 3, 1, 0]), truth)
+    assert cutoffs == pytest.approx([0.4, 0.0, 0.6, 0.0])
 
 
 def test_pairs_not_annotated_do_not_count() -> None:

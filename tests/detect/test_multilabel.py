@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from detect.multilabel import assigner_class, class_targets, detection_loss
+from detect.multilabel import WeighedCrossEntropy, assigner_class, class_targets, detection_loss, padded
 from detect.network import new_network
 from detect.quiet_import import import_ultralytics
 from weakray.imaging import InputSpec
@@ -84,3 +84,83 @@ def test_loss_of_an_empty_batch_is_finite_and_pushes_scores_down() -> None:
     total.sum().backward()
     head = network.module.model[-1].cv3[0][-1].bias.grad
     assert (head > 0).all()
+
+
+def outputs_and_boxes(seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A network, its raw outputs on three images, and boxes on the first two of them."""
+    network = new_network("yolo11n.yaml", ["A", "B", "C"], InputSpec(size_px=64), seed).module
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        outputs = network.train()(torch.rand(3, 1, 64, 64, generator=generator))
+    batch = {
+        "cls": torch.tensor([[0.0], [2], [1]]),
+        "bboxes": torch.tensor([[0.3, 0.4, 0.3, 0.5], [0.7, 0.6, 0.4, 0.4], [0.5, 0.5, 0.6, 0.3]]),
+        "batch_idx": torch.tensor([0.0, 0, 1]),
+    }
+    return network, outputs, batch
+
+
+def without(batch: dict[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
+    kept = torch.arange(3) != row
+    return {name: values[kept] for name, values in batch.items()}
+
+
+def test_weights_of_one_are_plain_ultralytics_where_boxes_do_not_meet() -> None:
+    import_ultralytics()
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    network, outputs, batch = outputs_and_boxes()
+    theirs = v8DetectionLoss(network)(outputs, batch)[0]
+    ones = {"weights": torch.ones(3), "elsewhere": torch.ones(3, 3)}
+    for given in (batch, {**batch, **ones}):
+        torch.testing.assert_close(detection_loss(network)(outputs, given)[0], theirs)
+
+
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_a_box_of_weight_zero_is_absent(row: int) -> None:
+    network, outputs, batch = outputs_and_boxes()
+    weights = (torch.arange(3) != row).float()
+    loss = detection_loss(network)
+    weighed, fewer = (loss(outputs, b)[0] for b in ({**batch, "weights": weights}, without(batch, row)))
+    torch.testing.assert_close(weighed, fewer)
+    assert not torch.allclose(weighed, loss(outputs, batch)[0])
+
+
+def test_a_weight_lies_between_presence_and_absence() -> None:
+    chosen = torch.tensor([[[1, 1, 0]]])
+    alignment, overlaps = torch.tensor([[[0.2, 0.4, 0.0]]]), torch.tensor([[[0.5, 0.8, 0.0]]])
+    given = (chosen, alignment, overlaps, torch.tensor([[[1.0]]]), 2, 0.0)
+    logits = torch.tensor([[[0.3, -1.0], [2.0, 0.7], [-0.4, 0.1]]])
+    full, some, none = (
+        WeighedCrossEntropy()(logits, class_targets(*given, torch.tensor([[weight]]))) for weight in (1.0, 0.25, 0.0)
+    )
+    torch.testing.assert_close(class_targets(*given, torch.tensor([[0.25]]))[0, :, 1], torch.tensor([0.1, 0.2, 0.0]))
+    torch.testing.assert_close(some, 0.25 * full + 0.75 * none)
+
+
+def test_what_lies_elsewhere_counts_by_its_weight() -> None:
+    logits, targets = torch.zeros(2, 2, 2), torch.tensor([[[0.5, 0.0], [0.0, 0.0]]] * 2)
+    loss = WeighedCrossEntropy()
+    loss.elsewhere = torch.tensor([[0.25, 1.0], [0.0, 0.5]])
+    ln2 = 0.6931472  # the cross-entropy of logit 0, whatever the target
+    expected = torch.tensor([[[1, 1], [0.25, 1]], [[1, 0.5], [0, 0.5]]]) * ln2
+    torch.testing.assert_close(loss(logits, targets), expected)
+
+
+def test_a_finding_that_nobody_has_placed_teaches_no_background() -> None:
+    network, outputs, batch = outputs_and_boxes()
+    elsewhere = torch.ones(3, 3)
+    elsewhere[2, 0] = 0  # the third image may hold a finding A and has no box of it
+    loss = detection_loss(network)
+    outputs = {name: value.requires_grad_() if name == "scores" else value for name, value in outputs.items()}
+    loss(outputs, {**batch, "weights": torch.ones(3), "elsewhere": elsewhere})[0].sum().backward()
+    gradient = outputs["scores"].grad  # (n, k, anchors)
+    assert gradient is not None
+    assert (gradient[2, 0] == 0).all()
+    assert (gradient[2, 1:] > 0).all()
+
+
+def test_padding_follows_the_order_of_boxes() -> None:
+    values = padded(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.0, 2, 2]), 3)
+    torch.testing.assert_close(values, torch.tensor([[0.1, 0], [0, 0], [0.2, 0.3]]))
+    assert padded(torch.zeros(0), torch.zeros(0), 3).shape == (3, 0)

@@ -71,16 +71,18 @@ def test_two_trainings_give_the_same_bytes(
     assert other.weights_sha256 != results[0].weights_sha256
 
 
-@pytest.mark.parametrize("killed_in_step", [1, 3, 4, 7])
+@pytest.mark.parametrize(("killed_in_step", "rounds"), [(1, 0), (3, 0), (4, 0), (7, 0), (3, 1), (4, 1), (5, 1), (7, 1)])
 def test_an_interrupted_run_ends_with_the_same_bytes(
     pseudo_boxes: tuple[Dataset, Path],
     tiny_architecture: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     killed_in_step: int,
+    rounds: int,
 ) -> None:
     dataset, boxes = pseudo_boxes
-    settings = {"source": "pseudo_then_tune", "boxes": boxes, "tune_share": 0.5}  # phases of 4 and 4 steps
+    settings = {"source": "pseudo_then_tune", "boxes": boxes, "tune_share": 0.5}  # phases of 4 and 4 steps, or 2 · 4
+    settings |= {"self_training": {"rounds": rounds}, "checkpoint_every_steps": 2}
     train(config_of(dataset, tmp_path / "whole", tiny_architecture, **settings))
     config = config_of(dataset, tmp_path / "killed", tiny_architecture, **settings)
     real, calls = detect.loop._step, 0
@@ -99,6 +101,23 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     train(config)
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
     assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
+
+
+def test_rounds_learn_from_boxes_of_their_own(
+    pseudo_boxes: tuple[Dataset, Path], tiny_architecture: Path, tmp_path: Path
+) -> None:
+    dataset, boxes = pseudo_boxes
+    settings = {"source": "pseudo_then_tune", "boxes": boxes, "steps": 31, "log_every_steps": 1}
+    result = train(config_of(dataset, tmp_path / "m", tiny_architecture, **settings, self_training={"rounds": 2}))
+    rows = [json.loads(line) for line in (tmp_path / "m" / "metrics.jsonl").read_text().splitlines()]
+    order = list(dict.fromkeys((row["phase"], row["boxes"]) for row in rows))
+    assert order == [(0, "pseudo"), (1, "tune"), (2, "own_1"), (3, "tune"), (4, "own_2"), (5, "tune")]
+    assert [sum(row["phase"] == phase for row in rows) for phase in range(6)] == [6, 4, 6, 4, 7, 4]  # 10, 10, 11
+    assert list(result.training_sets) == ["pseudo", "tune", "own_1", "own_2"]
+    own = result.training_sets["own_1"]
+    labels = dataset.labels.loc[dataset.ids_of("train")]
+    assert own.boxes_of_finding == {name: int((labels[name] == 1).sum()) for name in ("Disc", "Bar")}  # tune: one each
+    assert own.vetoed > 0
 
 
 @pytest.mark.parametrize(

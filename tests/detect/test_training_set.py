@@ -22,7 +22,7 @@ from tests.detect.conftest import DatasetMaker, found_boxes, noisy
 from weakray.dataset import Dataset
 from weakray.detections import Detections
 from weakray.errors import DataError, RunError
-from weakray.files import sha256_file
+from weakray.files import read_json, sha256_file
 from weakray.imaging import InputSpec
 
 EVERYTHING = PseudoBoxConfig(score_at_least=0.0, background_share=0.9)
@@ -123,6 +123,49 @@ def test_boxes_are_clipped_and_counted(make_dataset: DatasetMaker) -> None:
     assert (made.counts.clipped, made.counts.outside) == (2, 1)
 
 
+def test_weights_follow_a_box_rank_among_its_finding(make_dataset: DatasetMaker) -> None:
+    dataset = relabelled(make_dataset(train=2), train0=[1, 1], train1=[1, 0])
+    box = [4, 6, 24, 26]
+    predictions = {
+        "train0": found_boxes([box, box, box], [0, 0, 1], [0.9, 0.1, 0.2]),
+        "train1": found_boxes([box, box], [0, 0], [0.1, 0.3]),
+    }
+    made = pseudo_training_boxes(dataset, predictions, EVERYTHING.model_copy(update={"weights": "score"}), 0)
+    # of four boxes of Disc, .9 beats or equals 4, .3 three, each .1 two; .3 + .7 · share. Bar's only box is its best.
+    assert made.boxes["train0"].score.tolist() == pytest.approx([1.0, 0.65, 1.0])
+    assert made.boxes["train1"].score.tolist() == pytest.approx([0.65, 0.825])
+    plain = pseudo_training_boxes(dataset, predictions, EVERYTHING, 0)
+    assert [found.score.tolist() for found in plain.boxes.values()] == [[1, 1, 1], [1, 1]]
+
+
+def test_a_finding_that_may_be_there_is_not_taught_as_background(make_dataset: DatasetMaker) -> None:
+    dataset = relabelled(make_dataset(train=3), train0=[1, -1], train1=[1, 0], train2=[0, 1])
+    predictions = {image_id: found.of_class(0) for image_id, found in one_of_each(dataset).items()}
+    predictions["train2"] = one_of_each(dataset)["train2"].of_class(1)
+    made = pseudo_training_boxes(dataset, predictions, EVERYTHING, 0)
+    assert {image_id: row.tolist() for image_id, row in made.elsewhere.items()} == {
+        "train0": [1, 0],  # Bar is uncertain and has no box
+        "train1": [1, 1],
+        "train2": [1, 1],
+    }
+    assert made.counts.unplaced == 1
+    softer = EVERYTHING.model_copy(update={"unplaced": 0.25, "elsewhere": 0.5})
+    told = pseudo_training_boxes(dataset, predictions, softer, 0).elsewhere
+    assert told["train0"].tolist() == [0.5, 0.25]
+    assert told["train1"].tolist() == [0.5, 1]
+
+
+def test_as_many_boxes_an_image_as_tune_has(make_dataset: DatasetMaker) -> None:
+    dataset = relabelled(make_dataset(train=3, tune=3), train0=[1, 1], train1=[1, 0], train2=[1, 1])
+    box = [4, 6, 24, 26]
+    scores = {"train0": [0.9, 0.2, 0.1], "train1": [0.5, 0.4, 0.95], "train2": [0.8, 0.3, 0.7]}
+    predictions = {image_id: found_boxes([box] * 3, [0, 0, 1], values) for image_id, values in scores.items()}
+    made = pseudo_training_boxes(dataset, predictions, PseudoBoxConfig(score_at_least="count"), 0)
+    # tune: one box an image of each; three images may hold Disc, two Bar, whose .95 is vetoed
+    assert made.counts.cutoffs == pytest.approx({"Disc": 0.5, "Bar": 0.0})  # both of Bar are wanted
+    assert made.counts.boxes_of_finding == {"Disc": 3, "Bar": 2}
+
+
 def test_no_box_at_all_is_an_error(make_dataset: DatasetMaker) -> None:
     dataset = make_dataset()
     with pytest.raises(DataError, match="expected at least one box on train images, got none.*lower pseudo.score"):
@@ -144,7 +187,7 @@ def test_tune_and_ceiling_hold_true_boxes(make_dataset: DatasetMaker) -> None:
 
 
 def training(dataset: Dataset, boxes: dict[str, Detections]) -> TrainingBoxes:
-    return TrainingBoxes(boxes, tune_training_boxes(dataset).counts)
+    return TrainingBoxes(boxes, tune_training_boxes(dataset).counts, {})
 
 
 def test_label_files_by_hand(make_dataset: DatasetMaker, tmp_path: Path) -> None:
@@ -159,8 +202,11 @@ def test_label_files_by_hand(make_dataset: DatasetMaker, tmp_path: Path) -> None
         "1 0.250000 0.437500 0.250000 0.250000\n0 0.500000 0.500000 1.000000 0.500000\n"
     )
     assert (labels / "a%20b%2Ftrain1.txt").read_text() == ""
+    assert read_json(tmp_path / "yolo" / "weights.json") == {first: {"boxes": [0.9, 0.8], "elsewhere": [1, 1]}}
     examples = read_yolo_folder(tmp_path / "yolo", 1)
     assert [example.image_id for example in examples] == [first, second]
+    assert examples[0].weights.tolist() == pytest.approx([0.9, 0.8])
+    assert (examples[1].weights.shape, examples[1].elsewhere.tolist()) == ((0,), [1, 1])
     assert examples[0].image.shape == (64, 64, 1)
     assert examples[0].image[:16].max() == 0
     assert examples[0].image[16:48].min() == 77
