@@ -21,11 +21,13 @@ from ingest.findings import Vocabulary, lift, stronger
 from ingest.label_csv import LabelTable, read_labels
 from ingest.listing import list_folder
 from ingest.result import IngestResult
-from ingest.splits import Patient, split_patients
+from ingest.splits import SplitSettings, count_patients, split_patients, split_warnings
 from ingest.take import ImageRow, TakenImages, take_images
-from ingest.write import refuse_empty, refuse_nested, short_warnings, write_taken
+from ingest.thin import thin_train
+from ingest.write import refuse_empty, refuse_nested, write_taken
 from weakray.config import StrictModel
 from weakray.dataset import Rejection, Split
+from weakray.errors import DataError
 from weakray.taxonomy import Taxonomy
 
 
@@ -50,6 +52,7 @@ class CocoConfig(StrictModel):
         default="patient_id", description="key of a json image that names its patient; without it each image is one"
     )
     min_side_px: int = Field(default=16, ge=1, description="images with a shorter side are rejected")
+    split: SplitSettings = SplitSettings()
     seed: int = Field(default=0, description="another seed, another split")
     workers: int = Field(default=2, ge=1, description="threads that decode images; any number gives the same result")
 
@@ -61,6 +64,8 @@ def run(config: CocoConfig) -> IngestResult:
         DataError: if a file is not what it should be, a finding is unknown, or there are too few images.
     """
     refuse_nested(config.out, config.images)
+    if config.split.method == "official":
+        raise DataError("split.method: a COCO file names no split; choose another split.method")
     content = read_coco(config.annotations, config.patient_key)
     taxonomy = Taxonomy.flat(content.categories) if config.taxonomy is None else Taxonomy.load(config.taxonomy)
     vocabulary = Vocabulary.of(taxonomy, None)
@@ -82,13 +87,18 @@ def run(config: CocoConfig) -> IngestResult:
     boxes = take_boxes(raw, taken.sizes_hw, refused_images=())
     rejected += unknown + boxes.rejected
     sizes: dict[Split, int] = {"tune": config.tune_images, "test": config.test_images, "val": config.val_images}
-    split = split_patients(_patients(taken), sizes, "train", config.seed)
+    people = count_patients((image.row.patient_id, image.positive, "") for image in taken.images.values())
+    split = split_patients(people, sizes, "train", config.seed, config.split)
+    split_of = {image_id: split.of[image.row.patient_id] for image_id, image in taken.images.items()}
+    share = config.split.no_finding_share
+    taken, thinned = thin_train(taken, split_of, share=share, seed=config.seed, keep=boxes.boxes)
+    rejected += thinned
     return write_taken(
         config.out,
         images_root=config.images,
         source="coco",
         taken=taken,
-        split_of={image_id: split.of[image.row.patient_id] for image_id, image in taken.images.items()},
+        split_of=split_of,
         taxonomy=taxonomy,
         boxes=boxes,
         annotated=_annotated(id_of, present, ids, taxonomy),
@@ -99,7 +109,7 @@ def run(config: CocoConfig) -> IngestResult:
             "settings": config.model_dump(mode="json", exclude={"out", "workers"}),
         },
         inputs=inputs,
-        warnings=short_warnings(split),
+        warnings=split_warnings(split, taxonomy.names),
     )
 
 
@@ -184,19 +194,6 @@ def _raw_boxes(
         else:
             raw.append(RawBox(box.item, image_id, class_id, box.xywh, crowd=box.crowd))
     return raw, rejected
-
-
-def _patients(taken: TakenImages) -> dict[str, Patient]:
-    images: dict[str, int] = {}
-    positives: dict[str, dict[int, int]] = {}
-    for image in taken.images.values():
-        patient = image.row.patient_id
-        images[patient] = images.get(patient, 0) + 1
-        counts = positives.setdefault(patient, {})
-        for class_id, value in image.row.values.items():
-            if value == 1:
-                counts[class_id] = counts.get(class_id, 0) + 1
-    return {patient: Patient(count, positives[patient]) for patient, count in images.items()}
 
 
 def _annotated(

@@ -16,7 +16,7 @@ boxed only some. In tune and test a box also makes the label 1 where text mining
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -29,10 +29,11 @@ from ingest.listing import list_folder
 from ingest.nih_csv import BoxEntry, Entry, image_id_of, read_boxes, read_entries
 from ingest.nih_taxonomy import nih_taxonomy
 from ingest.result import IngestResult
-from ingest.splits import Patient, split_patients
+from ingest.splits import SplitSettings, count_patients, split_patients, split_warnings
 from ingest.tables import read_names
 from ingest.take import ImageRow, TakenImage, TakenImages, take_images
-from ingest.write import refuse_empty, refuse_nested, short_warnings, write_taken
+from ingest.thin import thin_train
+from ingest.write import refuse_empty, refuse_nested, write_taken
 from weakray.config import StrictModel
 from weakray.dataset import Rejection, Split
 from weakray.errors import DataError
@@ -65,6 +66,7 @@ class NihConfig(StrictModel):
     tune_images: int = Field(default=100, ge=1, description="boxed images in tune; the other boxed ones are test")
     val_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of the other images that becomes val")
     min_side_px: int = Field(default=16, ge=1, description="images with a shorter side are rejected")
+    split: SplitSettings = SplitSettings()
     seed: int = Field(default=0, description="another seed, another split")
     workers: int = Field(default=2, ge=1, description="threads that decode images; any number gives the same result")
 
@@ -95,7 +97,10 @@ def run(config: NihConfig) -> IngestResult:
     raw, unknown = _raw_boxes(box_entries, vocabulary, config.box_frame_px)
     boxes = take_boxes(raw, taken.sizes_hw, {row.image_id for row in rows})
     rejected += unknown + boxes.rejected
-    split_of, short = _split(taken, boxes, sides, config)
+    split_of, short = _split(taken, boxes, sides, config, vocabulary.chosen.names)
+    share = config.split.no_finding_share
+    taken, thinned = thin_train(taken, split_of, share=share, seed=config.seed, keep=boxes.boxes)
+    rejected += thinned
     taken, raised = _final_labels(taken, boxes, split_of, vocabulary.chosen)
     return write_taken(
         config.out,
@@ -153,6 +158,8 @@ def _rows(entries: Sequence[Entry], vocabulary: Vocabulary, where: str) -> list[
                 patient_id=entry.patient_id,
                 study_id=f"{entry.patient_id}_{entry.follow_up}",
                 view=entry.view,
+                sex=entry.sex,
+                age_years=entry.age_years,
                 values={class_id: float(class_id in present) for class_id in looked_for},
                 problem=entry.problem,
             )
@@ -211,8 +218,11 @@ def _split(
     boxes: TakenBoxes,
     sides: Mapping[str, Literal["train", "test"] | None],
     config: NihConfig,
+    names: Sequence[str],
 ) -> tuple[dict[str, Split], list[str]]:
     """image_id → split, and warnings."""
+    if config.split.method == "official" and not sides:
+        raise DataError("split.method: official needs NIH's own lists; give train_list and test_list")
     images = taken.images
     patients = {image.row.patient_id for image in images.values()}
     boxed = {images[image_id].row.patient_id for image_id in boxes.boxes}
@@ -225,28 +235,21 @@ def _split(
         raise DataError(
             f"{config.boxes}: not one box of an image that tune or test could take; see the lists and names"
         )
-    by_boxes: dict[str, list[Collection[int]]] = {}
-    by_labels: dict[str, list[Collection[int]]] = {}
+    by_boxes: list[tuple[str, list[int], str]] = []
+    by_labels: list[tuple[str, list[int], str]] = []
     for image_id, image in images.items():
         patient = image.row.patient_id
         if patient in boxed and image_id in boxes.boxes:
-            by_boxes.setdefault(patient, []).append(set(boxes.boxes[image_id].class_id.tolist()))
+            by_boxes.append((patient, boxes.boxes[image_id].class_id.tolist(), ""))
         elif patient not in test_side:
-            positive = [class_id for class_id, value in image.row.values.items() if value == 1]
-            by_labels.setdefault(patient, []).append(positive)
-    scored = split_patients(_patients(by_boxes), {"tune": config.tune_images}, "test", config.seed)
-    taught = split_patients(_patients(by_labels), {"val": config.val_fraction}, "train", config.seed)
+            by_labels.append((patient, image.positive, ""))
+    tune: dict[Split, float] = {"tune": config.tune_images}
+    val: dict[Split, float] = {"val": config.val_fraction}
+    scored = split_patients(count_patients(by_boxes), tune, "test", config.seed, config.split)
+    taught = split_patients(count_patients(by_labels), val, "train", config.seed, config.split)
     of_patient: dict[str, Split] = {**dict.fromkeys(sorted(patients & test_side), "test"), **scored.of, **taught.of}
     split_of = {image_id: of_patient[image.row.patient_id] for image_id, image in images.items()}
-    return split_of, short_warnings(scored) + short_warnings(taught)
-
-
-def _patients(classes_of: Mapping[str, Sequence[Collection[int]]]) -> dict[str, Patient]:
-    found: dict[str, Patient] = {}
-    for patient, images in classes_of.items():
-        every = [class_id for classes in images for class_id in classes]
-        found[patient] = Patient(len(images), {class_id: every.count(class_id) for class_id in sorted(set(every))})
-    return found
+    return split_of, split_warnings(scored, names) + split_warnings(taught, names)
 
 
 def _final_labels(

@@ -13,10 +13,25 @@ from pathlib import Path, PurePosixPath
 from ingest.tables import Table, read_table
 from weakray.errors import DataError
 
+_PEOPLE = ("patient gender", "patient age")  # columns that not every copy has
+_OLDEST = 120.0
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of `Data_Entry_2017.csv`; `problem` says why it cannot be used, reason and detail."""
+    """A row of `Data_Entry_2017.csv`.
+
+    Attributes:
+        item: how `rejected.csv` names it.
+        file_name: as NIH spells it.
+        findings: NIH's names.
+        follow_up: number of the visit.
+        patient_id: who.
+        view: "PA" or "AP".
+        sex: "F" or "M", "" where it is neither.
+        age_years: None where it is no number up to `_OLDEST`: NIH's table holds ages of up to 414.
+        problem: why it cannot be used, reason and detail.
+    """
 
     item: str
     file_name: str
@@ -24,6 +39,8 @@ class Entry:
     follow_up: str
     patient_id: str
     view: str
+    sex: str
+    age_years: float | None
     problem: tuple[str, str] | None
 
 
@@ -47,15 +64,29 @@ def read_entries(path: Path) -> list[Entry]:
     columns = [
         table.column(name) for name in ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "View Position")
     ]
+    people = [next((at for at, cell in enumerate(table.header) if cell.casefold() == name), None) for name in _PEOPLE]
     entries: list[Entry] = []
     for line, cells in table.rows:
+        sex, age = (cells[at] if at is not None and at < len(cells) else "" for at in people)
         name, labels, follow_up, patient, view = (cells[at] if at < len(cells) else "" for at in columns)
         findings = tuple(part.strip() for part in labels.split("|") if part.strip())
         problem = None
         if not (image_id_of(name) and findings and patient):
             detail = "expected Image Index, Finding Labels and Patient ID, found one of them empty; fill it in"
             problem = ("bad_row", detail)
-        entries.append(Entry(table.item(line, name), name, findings, follow_up, patient, view, problem))
+        entries.append(
+            Entry(
+                item=table.item(line, name),
+                file_name=name,
+                findings=findings,
+                follow_up=follow_up,
+                patient_id=patient,
+                view=view,
+                sex=sex.upper() if sex.upper() in ("F", "M") else "",
+                age_years=_age(age),
+                problem=problem,
+            )
+        )
     return entries
 
 
@@ -85,6 +116,13 @@ def _first_number(table: Table) -> int:
         if cell.casefold().startswith("bbox") or cell.casefold() == "x":
             return at
     raise DataError(f"{table.path}: expected a column 'Bbox [x,y,w,h]', got {', '.join(table.header)}")
+
+
+def _age(cell: str) -> float | None:
+    """Years, from "58" or, in older copies, "058Y", "011M", "003D"."""
+    text, unit = (cell[:-1], cell[-1].upper()) if cell[-1:].isalpha() else (cell, "Y")
+    years = _number(text) / {"Y": 1.0, "M": 12.0, "D": 365.25}.get(unit, nan)
+    return round(years, 2) if 0 <= years <= _OLDEST else None
 
 
 def _number(cell: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from pydantic import Field
@@ -22,13 +23,16 @@ class IngestResult(StrictModel):
 
     @classmethod
     def of(cls, dataset: Dataset) -> IngestResult:
-        """Reads the counts, and the warnings where there are any, from `dataset.json`."""
+        """Reads counts and warnings from `dataset.json`; the warnings are printed on stderr too."""
         counts = dataset.info["counts"]
+        warnings = tuple(dataset.info.get("warnings", ()))
+        for warning in warnings:
+            print(f"warning: {dataset.root.name}: {warning}", file=sys.stderr)
         return cls(
             images=counts["images"],
             patients=counts["patients"],
             rejected=counts["rejected"],
             splits=counts["splits"],
             out=dataset.root,
-            warnings=tuple(dataset.info.get("warnings", ())),
+            warnings=warnings,
         )

@@ -1,20 +1,43 @@
-"""A random split by patient that keeps the share of each finding: iterative stratification (Sechidis 2011), greedy.
+"""Splits by patient: stratified by finding, at random, or by time.
 
-Only integers are compared and the order comes from SHA-256, so a seed gives the same split on every machine and with
-every version of every library.
+The order of patients comes from SHA-256 and only whole numbers are compared, so a seed gives the same split on every
+machine, whatever the order of the rows and the versions of libraries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
+from pydantic import Field
 
-from weakray.dataset import Split
+from ingest.stratify import stratify
+from weakray.config import StrictModel
+from weakray.dataset import SPLITS, Split
 from weakray.errors import DataError
 from weakray.files import sha256_bytes
+
+Method = Literal["stratified", "random", "official", "time"]
+
+
+class SplitSettings(StrictModel):
+    """How patients are drawn, where no official list decides."""
+
+    method: Method = Field(
+        default="stratified",
+        description="stratified: each split keeps the share of each finding; random; time: the newest films to test, "
+        "then tune, val, train; official: as stratified, but refuse to go on without a data set's own lists",
+    )
+    quotas: dict[Split, int] = Field(
+        default={},
+        description="split: positive images that it shall hold of every finding, e.g. {val: 300}, even where it grows "
+        "past its size; half of a finding's positives always stay in the rest",
+    )
+    no_finding_share: float = Field(
+        default=1.0, gt=0, le=1, description="share kept of train images without any finding; val, tune, test keep all"
+    )
 
 
 @dataclass(frozen=True)
@@ -24,10 +47,12 @@ class Patient:
     Attributes:
         images: how many images count towards a split's size, 1 or more.
         positives: class_id → how many of them are positive.
+        last: ISO date of the newest of them, "" where unknown; only a split by time looks at it.
     """
 
     images: int
     positives: Mapping[int, int] = field(default_factory=dict)
+    last: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,32 +62,108 @@ class PatientSplit:
     Attributes:
         of: patient → split.
         short: split → images that it lacks to its size, because patients are not cut. Empty when all sizes are met.
+        over: split → images that it has beyond its size, to meet its quota.
+        missed: (split, class_id) → positives it has, of a finding whose quota is not met.
+        undated: patients without a date, in a split by time; they count as the oldest.
     """
 
     of: dict[str, Split]
     short: dict[Split, int]
+    over: dict[Split, int] = field(default_factory=dict)
+    missed: dict[tuple[Split, int], int] = field(default_factory=dict)
+    undated: int = 0
+
+
+def count_patients(images: Iterable[tuple[str, Iterable[int], str]]) -> dict[str, Patient]:
+    """Patients from their images: (patient, class ids that are positive, ISO date or "") each."""
+    counted: dict[str, int] = {}
+    positives: dict[str, dict[int, int]] = {}
+    last: dict[str, str] = {}
+    for patient, classes, date in images:
+        counted[patient] = counted.get(patient, 0) + 1
+        last[patient] = max(last.get(patient, ""), date)
+        own = positives.setdefault(patient, {})
+        for class_id in set(classes):
+            own[class_id] = own.get(class_id, 0) + 1
+    return {
+        patient: Patient(count, dict(sorted(positives[patient].items())), last[patient])
+        for patient, count in counted.items()
+    }
 
 
 def split_patients(
-    patients: Mapping[str, Patient], sizes: Mapping[Split, float], rest: Split, seed: int
+    patients: Mapping[str, Patient],
+    sizes: Mapping[Split, float],
+    rest: Split,
+    seed: int,
+    settings: SplitSettings | None = None,
 ) -> PatientSplit:
-    """Splits patients.
+    """Splits patients; a patient stands in one split with all images.
 
-    The rarest finding first, its patients in random order, each to the split that lacks that finding most; then the
-    patients without findings, each to the split that lacks images most. A split never grows past its size: what fits
-    nowhere goes to `rest`. At the end, splits that are still short get patients of `rest`, those first that bring
-    its findings closest to their share.
+    A split never grows past its size but for its quota; what fits nowhere goes to `rest`.
 
     Args:
         patients: patient id → images and positives.
         sizes: split → images it shall hold (int) or its share of all images (float, 0…1), `rest` left out.
         rest: the split that takes all others.
         seed: another seed, another split.
+        settings: method and quotas; None: stratified without quotas. The other splits' quotas are left alone.
 
     Raises:
-        DataError: if the sizes leave `rest` without an image, or a size is not above 0.
+        DataError: if the sizes and quotas leave `rest` without an image, a size is not above 0, or a split by time
+            finds no date or one that cannot be read.
     """
+    settings = settings or SplitSettings()
     total = sum(patient.images for patient in patients.values())
+    wanted = _wanted(sizes, rest, total)
+    order = sorted(patients, key=lambda patient: (sha256_bytes(f"{seed}:{patient}".encode()), patient))
+    quotas = {split: quota for split, quota in settings.quotas.items() if split in wanted}
+    undated = 0
+    match settings.method:
+        case "stratified" | "official":
+            rows = [(patients[p].images, patients[p].positives) for p in order]
+            of = dict(zip(order, stratify(rows, wanted, rest, quotas), strict=True))
+        case "random":
+            of = _at_random(patients, order, wanted, rest)
+        case "time":
+            of, undated = _by_time(patients, order, wanted)
+    room = dict(wanted)
+    for patient, split in of.items():
+        room[split] -= patients[patient].images
+    if room[rest] == total - sum(count for split, count in wanted.items() if split != rest):
+        raise DataError(f"splits: the quotas {quotas} leave no image for {rest}; ask for fewer")
+    others = {split: count for split, count in room.items() if split != rest}
+    return PatientSplit(
+        of={patient: of[patient] for patient in sorted(of)},
+        short={split: count for split, count in others.items() if count > 0},
+        over={split: -count for split, count in others.items() if count < 0},
+        missed=_missed(patients, of, quotas),
+        undated=undated,
+    )
+
+
+def split_warnings(split: PatientSplit, names: Sequence[str]) -> list[str]:
+    """Says where a split is not as asked for.
+
+    Args:
+        split: the split.
+        names: the findings, in class-id order.
+    """
+    said = [
+        f"{at}: {count} images short of the size asked for, for patients are not cut"
+        for at, count in split.short.items()
+    ]
+    said += [f"{at}: {count} images beyond the size asked for, to meet its quota" for at, count in split.over.items()]
+    for at in dict.fromkeys(at for at, _ in split.missed):
+        few = ", ".join(f"{names[k]} ({count})" for (other, k), count in split.missed.items() if other == at)
+        said.append(f"{at}: fewer positive images than its quota of {few}")
+    if split.undated:
+        said.append(f"{split.undated} patients have no study date; a split by time counts them as the oldest")
+    return said
+
+
+def _wanted(sizes: Mapping[Split, float], rest: Split, total: int) -> dict[Split, int]:
+    """Split → images, `rest` last."""
     wanted = {split: _images(size, total) for split, size in sizes.items()}
     text = " + ".join(f"{split} {count}" for split, count in wanted.items())
     if min(wanted.values(), default=1) < 1:
@@ -71,79 +172,61 @@ def split_patients(
         raise DataError(
             f"splits: asked for {text} images, but {total} are there and {rest} needs at least one; ask for fewer"
         )
-    wanted[rest] = total - sum(wanted.values())
-    order = sorted(patients, key=lambda patient: (sha256_bytes(f"{seed}:{patient}".encode()), patient))
-    greedy = _Greedy(patients, order, wanted, rest, total)
-    greedy.assign()
-    greedy.fill()
-    short = {split: count for split, count in greedy.room.items() if split != rest and count > 0}
-    return PatientSplit({patient: greedy.of[patient] for patient in sorted(greedy.of)}, short)
+    return {**wanted, rest: total - sum(wanted.values())}
 
 
 def _images(size: float, total: int) -> int:
     return size if isinstance(size, int) else max(1, round(size * total))
 
 
-class _Greedy:
-    """The state of one split in the making. Row i of a table is patient `order[i]`."""
+def _at_random(
+    patients: Mapping[str, Patient], order: Sequence[str], wanted: Mapping[Split, int], rest: Split
+) -> dict[str, Split]:
+    room = {split: count for split, count in wanted.items() if split != rest}
+    of: dict[str, Split] = {}
+    for patient in order:
+        images = patients[patient].images
+        of[patient] = next((split for split in room if room[split] >= images), rest)
+        if of[patient] != rest:
+            room[of[patient]] -= images
+    return of
 
-    def __init__(
-        self, patients: Mapping[str, Patient], order: list[str], wanted: dict[Split, int], rest: Split, total: int
-    ) -> None:
-        classes = sorted({class_id for patient in patients.values() for class_id in patient.positives})
-        self.order, self.wanted, self.rest, self.total = order, wanted, rest, total
-        self.images: npt.NDArray[np.int64] = np.array([patients[p].images for p in order], np.int64)
-        self.positives: npt.NDArray[np.int64] = np.array(
-            [[patients[p].positives.get(class_id, 0) for class_id in classes] for p in order], np.int64
-        ).reshape(len(order), len(classes))
-        self.all_positives = self.positives.sum(axis=0)
-        self.room = dict(wanted)
-        self.has = {split: np.zeros(len(classes), np.int64) for split in wanted}
-        self.of: dict[str, Split] = {}
 
-    def lack(self, split: Split) -> npt.NDArray[np.int64]:
-        """Positives `(k,)` that a split lacks to its share, times all images (to stay with integers)."""
-        return np.asarray(self.all_positives * self.wanted[split] - self.has[split] * self.total)
+def _by_time(
+    patients: Mapping[str, Patient], order: Sequence[str], wanted: Mapping[Split, int]
+) -> tuple[dict[str, Split], int]:
+    """The newest patients to the latest split; the oldest split takes what the others leave."""
+    day_of = {patient: _day(patients[patient].last, patient) for patient in order}
+    undated = sum(day is None for day in day_of.values())
+    if undated == len(order):
+        raise DataError("splits: a split by time needs study dates, and no image has one; choose another split.method")
+    newest_first = sorted(order, key=lambda patient: -(day_of[patient] or 0))  # stable: equal days in random order
+    *later, oldest = [split for split in reversed(SPLITS) if split in wanted]
+    of: dict[str, Split] = {}
+    at, room = 0, {split: wanted[split] for split in later}
+    for patient in newest_first:
+        while at < len(later) and room[later[at]] < patients[patient].images:
+            at += 1  # a split that was left stays closed, or it would get older films than the next
+        of[patient] = later[at] if at < len(later) else oldest
+        if at < len(later):
+            room[later[at]] -= patients[patient].images
+    return of, undated
 
-    def assign(self) -> None:
-        """Gives every patient a split."""
-        free = np.ones(len(self.order), bool)
-        while free.any():
-            left = (self.positives * free[:, None]).sum(axis=0)
-            if left.any():
-                rarest = int(np.argmin(np.where(left > 0, left, np.iinfo(np.int64).max)))
-                group = np.flatnonzero(free & (self.positives[:, rarest] > 0))
-            else:
-                rarest, group = None, np.flatnonzero(free)
-            for row in group.tolist():
-                self._give(row, self._neediest(row, rarest))
-            free[group] = False
 
-    def _neediest(self, row: int, finding: int | None) -> Split:
-        open_to = [s for s in self.wanted if s == self.rest or self.room[s] >= self.images[row]]
-        if finding is None:
-            return max(open_to, key=lambda s: self.room[s] * self.total // self.wanted[s])
-        # by what is lacking in proportion to the split's size, so that a small split is not served last
-        return max(
-            open_to,
-            key=lambda s: (int(self.lack(s)[finding]) // self.wanted[s], self.room[s] * self.total // self.wanted[s]),
-        )
+def _day(text: str, patient: str) -> int | None:
+    try:
+        return datetime.fromisoformat(text).toordinal() if text else None
+    except ValueError:
+        raise DataError(f"splits: patient {patient}: expected an ISO date such as 2017-03-31, got {text!r}") from None
 
-    def _give(self, row: int, split: Split) -> None:
-        self.of[self.order[row]] = split
-        self.room[split] -= int(self.images[row])
-        self.has[split] += self.positives[row]
 
-    def fill(self) -> None:
-        """Moves patients from `rest` into splits that are short, the best fitting first."""
-        for split in self.wanted:
-            while split != self.rest and self.room[split] > 0:
-                rows = np.array([i for i, p in enumerate(self.order) if self.of[p] == self.rest], np.int64)
-                rows = rows[self.images[rows] <= self.room[split]]
-                if not len(rows):
-                    break
-                after = np.abs(self.lack(split) - self.positives[rows] * self.total).sum(axis=1)
-                row = int(rows[np.argmin(after // self.images[rows])])
-                self.room[self.rest] += int(self.images[row])
-                self.has[self.rest] -= self.positives[row]
-                self._give(row, split)
+def _missed(
+    patients: Mapping[str, Patient], of: Mapping[str, Split], quotas: Mapping[Split, int]
+) -> dict[tuple[Split, int], int]:
+    classes = sorted({class_id for patient in patients.values() for class_id in patient.positives})
+    has = {(split, class_id): 0 for split in quotas for class_id in classes}
+    for patient, split in of.items():
+        if split in quotas:
+            for class_id, count in patients[patient].positives.items():
+                has[split, class_id] += count
+    return {key: count for key, count in has.items() if count < quotas[key[0]]}

@@ -26,6 +26,9 @@ class ImageRow:
         values: class_id → 1, 0 or -1; a finding not mentioned is absent.
         size_hw: height and width that the data set claims; None where it claims none.
         problem: reason and detail where the row itself is refused; its file then counts as named all the same.
+        sex: "F", "M" or "O"; "" where unknown.
+        age_years: None where unknown.
+        acquired: ISO date of the film, "" where unknown.
     """
 
     item: str
@@ -37,6 +40,9 @@ class ImageRow:
     values: dict[int, float]
     size_hw: tuple[int, int] | None = None
     problem: tuple[str, str] | None = None
+    sex: str = ""
+    age_years: float | None = None
+    acquired: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class TakenImage:
     row: ImageRow
     path: str
     facts: ImageFacts
+
+    @property
+    def positive(self) -> list[int]:
+        """Class ids that are labelled 1."""
+        return [class_id for class_id, value in self.row.values.items() if value == 1]
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import pandas as pd
 import weakray
 from ingest.boxes import TakenBoxes
 from ingest.findings import label_row
+from ingest.gaps import split_gaps
 from ingest.listing import printable
 from ingest.result import IngestResult
-from ingest.splits import PatientSplit
 from ingest.take import TakenImage, TakenImages
 from weakray.coco import BoxTruth
-from weakray.dataset import IMAGE_COLUMNS, SPLITS, Rejection, Split, write_dataset
+from weakray.dataset import IMAGE_COLUMNS, OPTIONAL_COLUMNS, SPLITS, Rejection, Split, write_dataset
 from weakray.errors import DataError
 from weakray.files import sha256_file
 from weakray.taxonomy import Taxonomy
@@ -43,14 +43,6 @@ def refuse_nested(out: Path, images: Path) -> None:
     """
     if out.resolve().is_relative_to(images.resolve()):
         raise DataError(f"out: {out} lies inside the images folder {images}; name a folder outside of it")
-
-
-def short_warnings(split: PatientSplit) -> list[str]:
-    """Says which splits are smaller than asked for."""
-    return [
-        f"{name}: {count} images short of the size asked for, for patients are not cut"
-        for name, count in split.short.items()
-    ]
 
 
 def write_taken(
@@ -95,11 +87,12 @@ def write_taken(
     )
     frame = pd.DataFrame(
         [_image_row(image, source, split_of[image_id]) for image_id, image in taken.images.items()],
-        columns=IMAGE_COLUMNS,
+        columns=[*IMAGE_COLUMNS, *OPTIONAL_COLUMNS],
     )
+    unknown = [name for name in OPTIONAL_COLUMNS if not (frame[name].notna() & (frame[name] != "")).any()]
     dataset = write_dataset(
         out,
-        images=frame,
+        images=frame.drop(columns=unknown),
         labels=labels,
         taxonomy=taxonomy,
         truth=truth,
@@ -115,7 +108,7 @@ def write_taken(
                 "val_unused": sum(map(len, val.boxes.values())),
                 "clipped": boxes.clipped,
             },
-            "warnings": [*warnings, *_gaps(ids_of, labels, truth, taxonomy)],
+            "warnings": [*warnings, *split_gaps(ids_of, labels, truth)],
         },
         images_root=str(images_root.resolve()),
     )
@@ -135,18 +128,7 @@ def _image_row(image: TakenImage, source: str, split: Split) -> dict[str, Any]:
         "split": split,
         "sha256": facts.sha256,
         "source": source,
+        "sex": row.sex,
+        "age_years": row.age_years,
+        "acquired": row.acquired,
     }
-
-
-def _gaps(ids_of: Mapping[Split, list[str]], labels: pd.DataFrame, truth: BoxTruth, taxonomy: Taxonomy) -> list[str]:
-    """Findings that a split cannot teach or score."""
-    found: list[str] = []
-    for split, ids in ids_of.items():
-        positive = (labels.loc[ids] == 1).any()
-        if names := [name for name in taxonomy.names if not positive[name]]:
-            found.append(f"{split}: no positive image of {', '.join(names)}")
-        if split in ("tune", "test"):
-            boxed = {int(class_id) for boxes in truth.only(ids).boxes.values() for class_id in boxes.class_id}
-            if names := [name for class_id, name in enumerate(taxonomy.names) if class_id not in boxed]:
-                found.append(f"{split}: no box of {', '.join(names)}")
-    return found

@@ -15,6 +15,7 @@ import pandas as pd
 from weakray.coco import BoxTruth, truth_from_coco, truth_to_coco
 from weakray.errors import DataError
 from weakray.files import read_json, replacing, sha256_file, sha256_json, write_json, write_text
+from weakray.splitting import split_proof
 from weakray.taxonomy import Taxonomy
 
 Split = Literal["train", "val", "tune", "test"]
@@ -22,6 +23,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "tune", "test")
 IMAGE_COLUMNS = [
     *("image_id", "path", "patient_id", "study_id", "view", "height", "width", "split", "sha256", "source"),
 ]
+OPTIONAL_COLUMNS = ["sex", "age_years", "acquired"]  # "F", "M", "O" or ""; years or NaN; ISO date or ""
 _HASHED = ("images.parquet", "labels.parquet", "boxes.json", "taxonomy.yaml")
 
 
@@ -40,7 +42,8 @@ class Dataset:
 
     Attributes:
         root: the folder.
-        images: a row an image (`IMAGE_COLUMNS`), index = image_id, `path` relative to `images_root`.
+        images: a row an image (`IMAGE_COLUMNS`, and those of `OPTIONAL_COLUMNS` that the data set knows), index =
+            image_id, `path` relative to `images_root`.
         labels: image_id × findings, float: 1, 0, -1 uncertain, NaN = not mentioned; same index as `images`.
         taxonomy: the findings, in the columns' order.
     """
@@ -137,19 +140,20 @@ def write_dataset(
 
     Args:
         root: folder to write into.
-        images: `IMAGE_COLUMNS`, a row an image; `path` relative to `images_root`.
+        images: `IMAGE_COLUMNS` and any of `OPTIONAL_COLUMNS`, a row an image; `path` relative to `images_root`.
         labels: findings as columns, indexed by image_id like `images`.
         taxonomy: the findings.
         truth: boxes and annotated pairs of tune and test images.
         ceiling: boxes of train images, or None where there are none.
         rejected: what was not taken.
-        info: origin, licence, versions, settings; counts are added here.
+        info: origin, licence, versions, settings; counts and the proof of disjoint splits are added here.
         images_root: folder that holds the images, absolute or relative to `root`.
 
     Raises:
         DataError: if ids do not pair, or a patient stands in two splits.
     """
-    images = images.loc[:, IMAGE_COLUMNS].set_index("image_id", drop=False)
+    columns = [*IMAGE_COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in images.columns)]
+    images = images.loc[:, columns].set_index("image_id", drop=False)
     labels = labels.loc[:, taxonomy.names].astype("float32")
     _check(images, labels, taxonomy, str(root))
     split_of = images["split"].to_dict()
@@ -173,7 +177,9 @@ def write_dataset(
     writer.writerow(["item", "reason", "detail"])
     writer.writerows((r.item, r.reason, r.detail) for r in rejected)
     write_text(root / "rejected.csv", table.getvalue())
-    write_json(root / "dataset.json", {**info, "images_root": images_root, "counts": _counts(images, labels, rejected)})
+    counts = _counts(images, labels, rejected)
+    proof = split_proof(images, SPLITS)
+    write_json(root / "dataset.json", {**info, "images_root": images_root, "counts": counts, "split_proof": proof})
     return Dataset(root, images, labels, taxonomy)
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
+from ingest.gaps import split_gaps
 from ingest.phantom.difficulty import Difficulty, difficulty_named
 from ingest.phantom.frozen import frozen_name
 from ingest.phantom.labels import report_labels
@@ -120,18 +121,21 @@ def run(config: PhantomConfig) -> IngestResult:
     )
     labels = pd.DataFrame([row.labels for row in rows], columns=list(FINDINGS), index=images["image_id"])
     fingerprint = _fingerprint(rows)
+    truth = _truth(rows, ("tune", "test"))
+    ids_of = {split: [row.image_id for row in rows if row.split == split] for split in SPLITS}
     dataset = write_dataset(
         config.out,
         images=images,
         labels=labels,
         taxonomy=Taxonomy(tuple(Finding(name, PARENTS.get(name)) for name in FINDINGS)),
-        truth=_truth(rows, ("tune", "test")),
+        truth=truth,
         ceiling=_truth(rows, ("train",)),
         rejected=[],
         info={
             "origin": f"weakray {frozen_name(fingerprint) or 'phantom'}: simulated films, no patient",
             "licence": "CC0-1.0",
             "labels_and_boxes_sha256": fingerprint,
+            "warnings": split_gaps(ids_of, labels, truth),
             "settings": {name: v for name, v in config.model_dump(mode="json").items() if name not in config.unhashed},
         },
     )

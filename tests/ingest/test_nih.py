@@ -101,6 +101,22 @@ def test_annotated_pairs_are_boxes_and_absences_never_a_positive_without_box(tmp
     assert len(pairs) == 13 + 14 + 14 + 14
 
 
+def test_age_and_sex_are_kept_where_the_table_has_them(tmp_path: Path, make_nih: Make) -> None:
+    files = make_nih(tmp_path, ENTRIES, BOXES)
+    text = files.tables["labels"].read_text(encoding="utf-8").splitlines()
+    for at, (age, sex) in enumerate([("414", "F"), ("058Y", "m"), ("006M", "X"), ("", "F"), ("61", "")], start=1):
+        text[at] = text[at].replace(",50,F,", f",{age},{sex},")
+    files.tables["labels"].write_text("\n".join(text), encoding="utf-8")
+    images = Dataset.load(run(_config(files)).out).images
+    ids = [name[:-4] for name, _, _ in ENTRIES[:6]]
+    assert images.loc[ids, "sex"].tolist() == ["F", "M", "", "F", "", "F"]
+    assert images.loc[ids, "age_years"].fillna(-1).tolist() == [-1, 58, 0.5, -1, 61, 50]
+    assert "acquired" not in images
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID,x,y,View Position"
+    bare = Dataset.load(run(_config(make_nih(tmp_path / "b", ENTRIES, BOXES, header=header))).out)
+    assert not {"sex", "age_years", "acquired"} & set(bare.images)
+
+
 def test_two_headers_of_two_copies_read_alike(tmp_path: Path, make_nih: Make) -> None:
     plain = make_nih(tmp_path / "a", ENTRIES, BOXES)
     quoted = make_nih(
