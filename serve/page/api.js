@@ -1,0 +1,97 @@
+// The server, as the page asks it. The token lives in this module's memory and nowhere else.
+
+const TIMEOUT_S = 90;
+const PATIENCE = 3; // times a busy server is asked again before the reader is told
+
+/** An answer that is no answer: the HTTP status (0 where none came), and what the server said. */
+export class Refusal extends Error {
+  constructor(status, said) {
+    super(said);
+    this.status = status;
+  }
+}
+
+export class Client {
+  #token = null;
+  #asking = null;
+  #declined = false; // the reader gave no token: only what the reader does asks again
+  #askToken;
+
+  /** `askToken(wrong)` asks the reader: a promise of the token, or of null. */
+  constructor(askToken) {
+    this.#askToken = askToken;
+  }
+
+  async json(path) {
+    return (await this.#ask(path)).json();
+  }
+
+  async blob(path, signal) {
+    return (await this.#ask(path, { signal })).blob();
+  }
+
+  /** One study. `onWait(seconds)` is told when the server is busy and the page waits. */
+  async predict(files, { film, signal, onWait }) {
+    const form = new FormData();
+    for (const file of files) form.append("image", file, "film"); // a file's own name may name the patient
+    const path = `v1/predict?include=maps${film ? "&include=film" : ""}`;
+    this.#declined = false;
+    for (let turn = 0; ; turn++) {
+      try {
+        return await (await this.#ask(path, { method: "POST", body: form, signal })).json();
+      } catch (refusal) {
+        if (!(refusal instanceof Refusal) || !refusal.retryAfterS || turn === PATIENCE) throw refusal;
+        onWait(refusal.retryAfterS);
+        await pause(refusal.retryAfterS, signal);
+      }
+    }
+  }
+
+  async #ask(path, options = {}) {
+    for (;;) {
+      const sent = this.#token;
+      const answer = await this.#send(path, options, sent);
+      if (answer.ok) return answer;
+      const refusal = await refused(answer);
+      if (answer.status !== 401) throw refusal;
+      if (sent !== this.#token) continue; // another request has brought a token meanwhile
+      if (this.#declined) throw refusal;
+      this.#asking ??= this.#askToken(sent !== null).finally(() => (this.#asking = null));
+      const token = await this.#asking;
+      this.#declined = token === null;
+      if (this.#declined) throw refusal;
+      this.#token = token;
+    }
+  }
+
+  async #send(path, { signal, ...options }, token) {
+    const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
+    const limit = AbortSignal.timeout(1000 * TIMEOUT_S);
+    try {
+      return await fetch(path, { ...options, headers, cache: "no-store", signal: signal ? AbortSignal.any([signal, limit]) : limit });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new Refusal(0, "");
+    }
+  }
+}
+
+async function refused(answer) {
+  let said = "";
+  try {
+    said = (await answer.json()).error.message;
+  } catch {
+    // not the server's own JSON: the status says enough
+  }
+  const refusal = new Refusal(answer.status, said);
+  const seconds = Number(answer.headers.get("Retry-After"));
+  if ((answer.status === 429 || answer.status === 503) && seconds > 0 && seconds <= 30) refusal.retryAfterS = Math.ceil(seconds);
+  return refusal;
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal?.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+  });
+}
