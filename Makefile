@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 UV := uv==0.13.8
 SOURCES := weakray ingest classify camgen detect eval serve configs bench tests
 
-.PHONY: help install demo test style quality soak lock clean
+.PHONY: help install browser demo test style quality soak lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,12 @@ demo: install ## the whole pipeline on made data: report in runs/demo/eval/repor
 	$(BIN)/weakray demo
 	@echo "open runs/demo/eval/report/report.html"
 
-test: install ## the tests (under 12 minutes on 2 cores)
+browser: ## Debian's Chromium, for the page's tests; without root, apt or a network they are skipped
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& { apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 \
+		&& command -v chromium >/dev/null; } || echo "no Chromium, and none could be installed: the page's tests will be skipped"
+
+test: install browser ## the tests (under 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -m "not soak"
 
 style: install ## format and mend what can be mended
