@@ -26,11 +26,12 @@ from camgen.methods.masked import MaskedPasses
 from camgen.prior import Prior, fit_prior
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
 from camgen.rivals import PLAIN_GRADCAM, gradcam_single, random_map
-from camgen.search_report import Gated, Tried, as_markdown, told
+from camgen.search_report import Gated, Mask, Tried, as_markdown, told
 from camgen.sources import MapSource
 from camgen.tuning import IOUS, Array, TuneFinding, first_near_best, judge, strengths_for, tune_findings
 from classify.compute import DeviceName, torch_device
 from classify.ensemble import Ensemble, check_findings
+from weakray.coco import BoxTruth
 from weakray.config import StrictModel
 from weakray.dataset import Dataset
 from weakray.errors import DataError
@@ -112,15 +113,9 @@ def run(config: SearchConfig) -> SearchResult:
     done = folder.finished()
     if done is not None:
         return SearchResult.model_validate({**done, "recipe": config.out / "recipe.yaml"})  # it may have been moved
-    truth = dataset.truth_of("tune")
-    image_ids = [image_id for image_id in dataset.ids_of("tune") if image_id in set(truth.image_ids)]
-    if not image_ids:
-        raise DataError(f"{config.data}: expected annotated tune images, found none; ingest with a tune part")
+    truth, image_ids = tune_images(dataset)
     ensemble.to(torch_device(config.device))
-    wanted = _wanted(config, len(ensemble.members), len(dataset.taxonomy))
-    making = Making(config.engine, MaskedPasses(config.masked_memory_mib * 2**20, config.masked_bf16))
-    stream = map_dataset(ensemble, dataset, image_ids, wanted, making, config.map_batch, config.workers)
-    maps = MapSet.concat(list(tqdm(stream, total=-(-len(image_ids) // config.map_batch), desc="maps", disable=None)))
+    maps = tune_maps(config, ensemble, dataset, image_ids)
     findings = tune_findings(dataset, truth, image_ids, config.folds, config.seed)
     recipe, tried = search(config, ensemble.sha256, dataset.taxonomy.names, maps, findings)
     recipes = [recipe]
@@ -149,22 +144,63 @@ def run(config: SearchConfig) -> SearchResult:
     return result
 
 
+def tune_images(dataset: Dataset) -> tuple[BoxTruth, list[str]]:
+    """The true boxes of *tune*, and its annotated images.
+
+    Raises:
+        DataError: if there is none.
+    """
+    truth = dataset.truth_of("tune")
+    annotated = set(truth.image_ids)
+    image_ids = [image_id for image_id in dataset.ids_of("tune") if image_id in annotated]
+    if not image_ids:
+        raise DataError(f"{dataset.root}: expected annotated tune images, found none; ingest with a tune part")
+    return truth, image_ids
+
+
+def tune_maps(config: SearchConfig, ensemble: Ensemble, dataset: Dataset, image_ids: Sequence[str]) -> MapSet:
+    """All that the search looks at of the images."""
+    wanted = _wanted(config, len(ensemble.members), len(dataset.taxonomy))
+    making = Making(config.engine, MaskedPasses(config.masked_memory_mib * 2**20, config.masked_bf16))
+    stream = map_dataset(ensemble, dataset, image_ids, wanted, making, config.map_batch, config.workers)
+    return MapSet.concat(list(tqdm(stream, total=-(-len(image_ids) // config.map_batch), desc="maps", disable=None)))
+
+
 def search(
     config: SearchConfig, ensemble_sha256: str, names: Sequence[str], maps: MapSet, findings: Sequence[TuneFinding]
 ) -> tuple[Recipe, dict[str, Any]]:
     """The recipe, and what was tried as JSON-able values."""
-    options = _options(config, len(maps.member_probabilities))
+    tried = try_all(config, maps, findings)
+    recipe, gates = choose(config, ensemble_sha256, names, maps, findings, tried)
+    return recipe, {"options": len(tried.options), "criterion_ious": list(IOUS), **told(recipe, tried, gates)}
+
+
+def try_all(config: SearchConfig, maps: MapSet, findings: Sequence[TuneFinding]) -> Tried:
+    """Every candidate of every finding, scored."""
+    options = all_options(config, len(maps.member_probabilities))
     tables = []
     with tqdm(total=len(findings) * len(options), desc="search", disable=None) as bar:
         for k, finding in enumerate(findings):
             tables.append(_tried(config, options, _cutter(config, maps, finding, k), finding, bar.update))
-    boxes = np.array([finding.truth.count for finding in findings])
     criterion, ap50, trusted = (np.stack(column) for column in zip(*tables, strict=True))
-    tried = Tried(options, criterion, ap50, trusted.astype(bool), boxes)
+    boxes = np.array([finding.truth.count for finding in findings])
+    return Tried(options, criterion, ap50, trusted.astype(bool), boxes)
+
+
+def choose(
+    config: SearchConfig,
+    ensemble_sha256: str,
+    names: Sequence[str],
+    maps: MapSet,
+    findings: Sequence[TuneFinding],
+    tried: Tried,
+    among: Mask | None = None,
+) -> tuple[Recipe, list[Gated]]:
+    """The recipe of the best candidates, of those that `among` `(o, s)` admits; and each finding's scores."""
     entries, gates = [], []
     for k, finding in enumerate(findings):
-        o, s = tried.pick(k)
-        option, strength = options[o], STRENGTHS[s]
+        o, s = tried.pick(k, among)
+        option, strength = tried.options[o], STRENGTHS[s]
         cutter = _cutter(config, maps, finding, k)
         found = cutter.components(option)
         gate, gated = _gate(config, found, cutter.probability, finding, strength)
@@ -195,7 +231,7 @@ def search(
         seed=config.seed,
         findings=tuple(entries),
     )
-    return recipe, {"options": len(options), "criterion_ious": list(IOUS), **told(recipe, tried, gates)}
+    return recipe, gates
 
 
 def _tried(
@@ -215,7 +251,7 @@ def _tried(
     return criterion, ap50, trusted
 
 
-def _options(config: SearchConfig, members: int) -> list[Option]:
+def all_options(config: SearchConfig, members: int) -> list[Option]:
     """All ways to cut, those that make fewer boxes first."""
     sets = [tuple(range(members))]
     if config.single_members and members > 1:

@@ -87,6 +87,20 @@ class Tried:
         return np.asarray(np.where(self.allowed[finding], self.criterion[finding], -np.inf).max(axis=1))
 
 
+def without(tried: Tried) -> dict[str, Mask]:
+    """Ingredient → the candidates `(o, s)` that do without it; the gate is none of theirs."""
+    every, options = np.ones_like(tried.allowed[0]), tried.options
+    return {
+        "layers": _rows(every, [option.source.layer == LAST for option in options]),
+        "views": _rows(every, [option.source.views is None for option in options]),
+        "target": _rows(every, [option.source.target == "logit" for option in options]),
+        "prior": _rows(every, [option.exponent == 0 for option in options]),
+        "calibration": every & (np.arange(every.shape[1]) == 0),
+        "own_threshold": _rows(every, _shared_cut(tried)) if tried.boxes.any() else every,
+        "members_mean": _rows(every, [len(option.members) == 1 for option in options]),
+    }
+
+
 def told(recipe: Recipe, tried: Tried, gated: Sequence[Gated]) -> dict[str, Any]:
     """The part of `search.json` on findings and ingredients.
 
@@ -111,21 +125,10 @@ def _gains(tried: Tried, k: int, gated: Gated) -> dict[str, dict[str, Any]]:
     """Ingredient → score → [with, without]: the best candidate of all, and of those that do without it."""
     if not tried.boxes[k]:
         return {}
-    options = tried.options
-    every = np.ones_like(tried.allowed[k])
-    without = {
-        "layers": _rows(every, [option.source.layer == LAST for option in options]),
-        "views": _rows(every, [option.source.views is None for option in options]),
-        "target": _rows(every, [option.source.target == "logit" for option in options]),
-        "prior": _rows(every, [option.exponent == 0 for option in options]),
-        "calibration": every & (np.arange(every.shape[1]) == 0),
-        "own_threshold": _rows(every, _shared_cut(tried)),
-        "members_mean": _rows(every, [len(option.members) == 1 for option in options]),
-    }
     o, s = tried.pick(k)
     best = {"criterion": float(tried.criterion[k, o, s]), "ap50": float(tried.ap50[k, o, s])}
     gains: dict[str, dict[str, Any]] = {}
-    for name, among in without.items():
+    for name, among in without(tried).items():
         if among.any() and not among.all():
             other, at = tried.pick(k, among)
             less = {"criterion": float(tried.criterion[k, other, at]), "ap50": float(tried.ap50[k, other, at])}
