@@ -54,8 +54,10 @@ def create_app(service: Service) -> ASGIApp:
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
+        warming = asyncio.create_task(asyncio.to_thread(service.warm))
         yield
         service.stopping = True
+        await warming
         await asyncio.to_thread(service.close)
 
     app = FastAPI(

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import cv2
 import uvicorn
 
 from serve.app import create_app
@@ -126,6 +127,7 @@ def _quiet() -> None:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     LOG.setLevel(logging.INFO)
+    cv2.utils.logging.setLogLevel(0)  # OpenCV's own remarks on broken files
     for name in ("pydicom", "pylibjpeg", "openjpeg", "highdicom", "PIL"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")

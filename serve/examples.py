@@ -13,10 +13,11 @@ from pathlib import Path
 from pydantic import Field
 
 from serve.answers import ExampleEntry, TrueBox
-from serve.films import sniff
+from serve.films import MEDIA_TYPES
 from weakray.config import StrictModel, validate
 from weakray.errors import DataError
 from weakray.files import read_json
+from weakray.film import kind_of
 
 LISTING = "examples.json"
 
@@ -70,12 +71,12 @@ def load_examples(folder: Path | None) -> dict[str, Example]:
         if file.name != listed.file or not file.is_file():
             raise DataError(f"{path}: expected the file {listed.file!r} beside it, found none")
         content = file.read_bytes()
-        media_type = sniff(content)
-        if media_type is None:
+        kind = kind_of(content)
+        if kind is None:
             raise DataError(f"{file}: expected PNG, JPEG or DICOM, got something else")
         boxes = None
         if listed.boxes is not None:
             boxes = tuple(TrueBox(finding=box.finding, xyxy_px=box.xyxy_px) for box in listed.boxes)
         entry = ExampleEntry(id=listed.id, title=listed.title, truth=boxes is not None)
-        found[listed.id] = Example(entry, content, media_type, boxes)
+        found[listed.id] = Example(entry, content, MEDIA_TYPES[kind], boxes)
     return found

@@ -1,19 +1,27 @@
-"""An upload's bytes → a film, with every limit checked before a pixel is decoded."""
+"""An upload → a film, with every limit checked before a pixel is decoded, and nothing of its header kept."""
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
+
+import cv2
 
 from serve.answers import Source
 from serve.refusals import Refusal
 from serve.settings import LimitConfig
 from serve.uploads import Upload
-from weakray.errors import DataError
-from weakray.imaging import Image, decode
+from weakray.errors import DataError, LimitError
+from weakray.film import Kind, kind_of
+from weakray.film import read_film as decode_film
+from weakray.imaging import Image
+from weakray.limits import FilmLimits
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
+MEDIA_TYPES: dict[Kind, str] = {
+    "png": "image/png",
+    "png16": "image/png",
+    "jpeg": "image/jpeg",
+    "dicom": "application/dicom",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +39,14 @@ class Film:
     notes: tuple[str, ...] = ()
 
 
-def sniff(content: bytes) -> str | None:
-    """The media type that a file's first bytes tell; None for what is no film."""
-    if content.startswith(_PNG):
-        return "image/png"
-    if content.startswith(_JPEG):
-        return "image/jpeg"
-    return "application/dicom" if content[128:132] == b"DICM" else None
+def film_limits(limits: LimitConfig) -> FilmLimits:
+    """The server's limits in the decoders' words."""
+    return FilmLimits(
+        max_bytes=limits.image_bytes, max_side=limits.side_px, max_pixels=limits.pixels, max_frames=limits.frames
+    )
 
 
-def read_film(upload: Upload, index: int, limits: LimitConfig) -> Film:
+def read_film(upload: Upload, index: int, limits: FilmLimits) -> Film:
     """Decodes an upload.
 
     Args:
@@ -51,35 +57,19 @@ def read_film(upload: Upload, index: int, limits: LimitConfig) -> Film:
     Raises:
         Refusal: if it is of no known kind, of another than it says, too large, or broken.
     """
-    content = bytes(upload.content)
-    kind = sniff(content)
+    name, content = f"image {index}", bytes(upload.content)
+    kind = kind_of(content)
     if kind is None:
-        raise Refusal("unsupported_type", f"image {index}: expected PNG, JPEG or DICOM bytes, got something else")
-    if upload.declared not in (kind, "application/octet-stream"):
-        raise Refusal("unsupported_type", f"image {index}: its type says {upload.declared}, its bytes are {kind}")
-    if kind == "image/png":
-        width, height = struct.unpack(">II", content[16:24]) if len(content) >= 24 else (0, 0)
-    else:
-        width, height = _jpeg_size(content)
-    if max(width, height) > limits.side_px or width * height > limits.pixels:
-        raise Refusal(
-            "too_large",
-            f"image {index}: expected at most {limits.side_px} px a side and {limits.pixels} pixels, "
-            f"got {width} x {height}",
-        )
+        raise Refusal("unsupported_type", f"{name}: expected the bytes of a PNG, JPEG or DICOM file, got none of them")
+    if upload.declared not in (MEDIA_TYPES[kind], "application/octet-stream"):
+        raise Refusal("unsupported_type", f"{name}: its type says {upload.declared}, its bytes are {MEDIA_TYPES[kind]}")
     try:
-        image = decode(content, f"image {index}")
+        film = decode_film(content, name, limits)
+    except LimitError as error:
+        raise Refusal("too_large", str(error)) from None
     except DataError as error:
         raise Refusal("unreadable", str(error)) from None
-    return Film(image, "png" if kind == "image/png" else "jpeg")
-
-
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    at = 2
-    while at + 9 < len(content) and content[at] == 0xFF:
-        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", content[at + 5 : at + 9])
-            return width, height
-        at += 2 + length
-    return 0, 0
+    except cv2.error:  # on some damaged files OpenCV raises where on others it gives nothing
+        raise Refusal("unreadable", f"{name}: it could not be decoded; save it again") from None
+    made = () if kind in ("png", "jpeg") else (film.rule,)
+    return Film(film.image, film.kind, (*made, *film.notes))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,13 +16,16 @@ from serve.answers import Predicted, Timings
 from serve.batching import Batcher, Outcome
 from serve.engine import Engine, Loaded
 from serve.examples import load_examples
-from serve.films import read_film
+from serve.films import film_limits, read_film
 from serve.metrics import Metrics
 from serve.page_files import load_page
 from serve.refusals import Refusal
-from serve.settings import LimitConfig, ServeConfig, read_token
+from serve.settings import ServeConfig, read_token
 from serve.uploads import Upload
 from weakray.bundle.runtime import Prepared
+from weakray.dicom.reading import pydicom_module
+from weakray.errors import DataError
+from weakray.limits import FilmLimits
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +62,12 @@ class Service:
         self.metrics.speaks(self.engine.current.sha256)
         self._decoders = ThreadPoolExecutor(config.load.decode_threads, "decode")
         self._encoders = ThreadPoolExecutor(1, "encode")
+
+    @staticmethod
+    def warm() -> None:
+        """Imports what reading DICOM needs, so that the first such film does not wait for it."""
+        with suppress(DataError):  # not installed: who sends one is told
+            pydicom_module()
 
     def close(self) -> None:
         """Ends the threads after what was taken is done."""
@@ -104,7 +114,7 @@ class Service:
             ) from None
 
     async def _decoded(self, loaded: Loaded, uploads: Sequence[Upload], *, with_film: bool) -> list[_Ready]:
-        loop, limits = asyncio.get_running_loop(), self.config.limits
+        loop, limits = asyncio.get_running_loop(), film_limits(self.config.limits)
         each = [
             loop.run_in_executor(
                 self._decoders, partial(_make_ready, loaded, upload, index, limits, with_film=with_film)
@@ -144,7 +154,7 @@ class Service:
         return answer.model_dump_json().encode()
 
 
-def _make_ready(loaded: Loaded, upload: Upload, index: int, limits: LimitConfig, *, with_film: bool) -> _Ready:
+def _make_ready(loaded: Loaded, upload: Upload, index: int, limits: FilmLimits, *, with_film: bool) -> _Ready:
     """Decodes an upload and lets go of all but what is needed: large films live in a decoding thread alone."""
     start = time.perf_counter()
     film = read_film(upload, index, limits)

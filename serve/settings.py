@@ -20,11 +20,11 @@ class LimitConfig(StrictModel):
     """How much one request may bring; all of it is checked before an image is decoded."""
 
     images: int = Field(8, ge=1, description="most images of one request: a study has 1 to 8")
-    image_bytes: int = Field(32 * 2**20, ge=1, description="most bytes of one image as sent")
-    request_bytes: int = Field(64 * 2**20, ge=1, description="most bytes of a request's body")
-    side_px: int = Field(12_000, ge=1, description="longest side of an image")
-    pixels: int = Field(40_000_000, ge=1, description="most pixels of an image, all frames together")
-    frames: int = Field(1, ge=1, description="most frames of a DICOM file; the first is read")
+    image_bytes: int = Field(64 * 2**20, ge=1, description="most bytes of one image as sent, and inflated")
+    request_bytes: int = Field(128 * 2**20, ge=1, description="most bytes of a request's body")
+    side_px: int = Field(20_000, ge=1, description="longest side of an image")
+    pixels: int = Field(40_000_000, ge=1, description="most pixels of an image")
+    frames: int = Field(100, ge=1, description="most frames of a DICOM file; one is read")
 
 
 class LoadConfig(StrictModel):

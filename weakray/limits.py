@@ -13,6 +13,7 @@ class FilmLimits(StrictModel):
 
     max_bytes: int = Field(512 * 1024 * 1024, ge=1, description="most bytes a file, as stored and inflated")
     max_pixels: int = Field(64_000_000, ge=1, description="most pixels a frame (8,000 × 8,000: above mammograms)")
+    max_side: int = Field(20_000, ge=1, description="most pixels a side: longer ones are no films")
     max_frames: int = Field(1_000, ge=1, description="most frames a DICOM file may say it holds; one is decoded")
 
     def check_bytes(self, count: int, name: str) -> None:
@@ -28,11 +29,15 @@ class FilmLimits(StrictModel):
         """Refuses too large a frame.
 
         Raises:
-            LimitError: if it has more than `max_pixels`.
+            LimitError: if it has more than `max_pixels`, or a side longer than `max_side`.
         """
         if height * width > self.max_pixels:
             raise LimitError(
                 f"{name}: {height}×{width} px, at most {self.max_pixels} pixels are read; store it smaller"
+            )
+        if max(height, width) > self.max_side:
+            raise LimitError(
+                f"{name}: {height}×{width} px, at most {self.max_side} px a side are read; store it smaller"
             )
 
     def check_frames(self, count: int, name: str) -> None:

@@ -214,3 +214,16 @@ def test_a_png_bomb_is_refused_by_its_header() -> None:
         read_film(bomb, "a")
     with pytest.raises(DataError, match="a: expected a PNG or JPEG image, but it ends within its header"):
         read_film(bomb[:20], "a")
+
+
+def test_a_decoder_that_panics_is_an_error() -> None:
+    found = dataset(light(1))
+    whole = bytearray(content(found, "rle"))
+    start = (
+        whole.rfind(b"\xfe\xff\x00\xe0", 0, len(whole) - 64) + 8
+    )  # the frame, after its item's head
+    whole[start + 64] = 0x81  # the first run repeats a byte 128 times: the last one ends past the film
+    with pytest.raises(
+        DataError, match=r"a\.dcm: the DICOM pixel data is damaged or not understood \(PanicException\)"
+    ):
+        read_film(bytes(whole), "a.dcm")

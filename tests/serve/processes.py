@@ -102,6 +102,7 @@ class ServerProcess:
                 if found:
                     return int(found[1])
             time.sleep(0.01)
+        self.__exit__()
         raise AssertionError(f"the server did not start: {self.lines} {self.output}")
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,8 @@ class _Header:
             raise DataError(f"{name}: the DICOM header lacks {', '.join(missing)}; export it again")
         syntax = str(found.file_meta.TransferSyntaxUID)
         if syntax not in _NATIVE and syntax not in _PLUGINS:
-            raise DataError(f"{name}: transfer syntax {syntax} is not read; convert it to Explicit VR Little Endian")
+            told = syntax if re.fullmatch(r"[0-9.]{1,64}", syntax) else "of the header"
+            raise DataError(f"{name}: transfer syntax {told} is not read; convert it to Explicit VR Little Endian")
         header = cls(
             syntax=syntax,
             rows=int(found.Rows),

@@ -61,7 +61,11 @@ def damage(name: str, what: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise DataError(f"{name}: {what} does not fit into memory; store it smaller") from None
-    except Exception as error:  # noqa: BLE001 - on damaged bytes pydicom and the decoders raise nearly every kind there is
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    # On damaged bytes pydicom and the decoders raise nearly every kind there is; those written in Rust panic, which
+    # Python sees as a BaseException.
+    except BaseException as error:  # noqa: BLE001
         kind = type(error).__name__
         raise DataError(f"{name}: {what} is damaged or not understood ({kind}); export it again") from None
 
