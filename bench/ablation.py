@@ -40,12 +40,11 @@ from eval.average_precision import Matches, match
 from eval.box_scores import Metric, compare_boxes, score_matches
 from eval.intervals import PatientDraws
 from weakray.coco import Predictions
-from weakray.config import StrictModel, load, validate
+from weakray.config import StrictModel, load, to_plain, validate
 from weakray.dataset import Dataset
 from weakray.detections import Detections
-from weakray.files import read_json, read_yaml, replacing, write_json
-from weakray.pipeline import PipelineConfig
-from weakray.pipeline import run as run_pipeline
+from weakray.files import read_json, read_yaml, replacing, write_json, write_yaml
+from weakray.pipeline import PipelineConfig, plan
 from weakray.runs import RunFolder, open_run
 from weakray.stack import silence
 
@@ -59,6 +58,7 @@ NAMES = {
     "layers": "early-layers",
     "own_threshold": "per-finding-threshold",
     "prior": "prior",
+    "merging": "merging",
     "calibration": "calibration",
 }
 BEST_MEMBER, PLAIN = "best-single-member", "plain-gradcam"
@@ -80,6 +80,7 @@ class AblationConfig(StrictModel):
     extra_sources: tuple[str, ...] = Field(
         ("pcam~flip", "gradcam~flip", "gradcam:probability"), description="sources tried beside the search's own"
     )
+    merge_gaps: tuple[float, ...] = Field((0.0, 0.05), description="gaps tried, below which components are one box")
     batch_size: int = Field(16, ge=1, description="images a forward pass")
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
     workers: int = Field(2, ge=1, description="threads that decode images")
@@ -100,7 +101,7 @@ def main() -> None:
         root = given.run
         if given.quick:
             root = Path(temporary) / "run"
-            run_pipeline(load(PipelineConfig, CONFIGS / "micro.yaml").model_copy(update={"out": root}))
+            _made(load(PipelineConfig, CONFIGS / "micro.yaml").model_copy(update={"out": root}))
         values = {
             "data": root / "dataset",
             "ensemble": root / "classify" / "ensemble",
@@ -110,6 +111,14 @@ def main() -> None:
         }
         rows = run(validate(AblationConfig, values))
     answer("ablation", rows)
+
+
+def _made(config: PipelineConfig) -> None:
+    """As much of a run as is looked at here: dataset and classifiers."""
+    for number, stage in enumerate(plan(config), 1):
+        if stage.name.startswith(("ingest", "classify.member", "classify.ensemble")):
+            stage.run(number)
+    write_yaml(config.root / "config.yaml", to_plain(config))
 
 
 def run(config: AblationConfig) -> list[Row]:
@@ -167,7 +176,8 @@ def _search_config(config: AblationConfig, members: int) -> SearchConfig:
     paths = {name: getattr(config, name) for name in ("data", "ensemble", "out", "device", "workers")}
     settings = validate(SearchConfig, {**config.search, **paths, "map_batch": config.batch_size}, "search")
     sources = tuple(dict.fromkeys((*settings.sources, *config.extra_sources)))
-    return settings.model_copy(update={"sources": sources, "single_members": members > 1, "rivals": True})
+    gaps = {"merge_gaps": tuple(sorted({*settings.merge_gaps, *config.merge_gaps}))}
+    return settings.model_copy(update={**gaps, "sources": sources, "single_members": members > 1, "rivals": True})
 
 
 def _tried(folder: RunFolder, name: str, config: SearchConfig, maps: MapSet, findings: Sequence[TuneFinding]) -> Tried:

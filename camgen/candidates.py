@@ -28,6 +28,7 @@ class Option:
     exponent: float
     threshold: Threshold
     max_boxes: int
+    merge_gap: float = 0.0
 
     @property
     def kind(self) -> Kind:
@@ -55,18 +56,22 @@ class Cutter:
         for o, option in enumerate(options):
             kinds.setdefault(option.kind, []).append(o)
         for kind, own in kinds.items():
-            cuts = list(dict.fromkeys(options[o].cut for o in own))
-            found = components_at(
-                self.fine(kind),
-                cuts,
-                unit_range=kind[1].method in UNIT_RANGE,
-                min_area=self._min_area,
-                places=max(options[o].max_boxes for o in own),
-            )
-            for places in sorted({options[o].max_boxes for o in own}):
-                alike = [o for o in own if options[o].max_boxes == places]
-                index = np.array([cuts.index(options[o].cut) for o in alike])
-                yield np.array(alike), found.options(index).first(places)
+            maps = self.fine(kind)
+            for gap in sorted({options[o].merge_gap for o in own}):
+                near = [o for o in own if options[o].merge_gap == gap]
+                cuts = list(dict.fromkeys(options[o].cut for o in near))
+                found = components_at(
+                    maps,
+                    cuts,
+                    unit_range=kind[1].method in UNIT_RANGE,
+                    min_area=self._min_area,
+                    places=max(options[o].max_boxes for o in near),
+                    merge_gap=gap,
+                )
+                for places in sorted({options[o].max_boxes for o in near}):
+                    alike = [o for o in near if options[o].max_boxes == places]
+                    index = np.array([cuts.index(options[o].cut) for o in alike])
+                    yield np.array(alike), found.options(index).first(places)
 
     def components(self, option: Option) -> Components:
         """The boxes under one option."""
@@ -77,6 +82,7 @@ class Cutter:
             unit_range=option.source.method in UNIT_RANGE,
             min_area=self._min_area,
             places=option.max_boxes,
+            merge_gap=option.merge_gap,
         )
 
     def fine(self, kind: Kind) -> list[FineMap]:

@@ -134,7 +134,14 @@ def fine_map(map_hw: npt.NDArray[np.float32], placement: Placement, resolution: 
 
 
 def find_components(
-    maps: Sequence[FineMap], *, value: float, relative: bool, unit_range: bool, min_area: float, places: int
+    maps: Sequence[FineMap],
+    *,
+    value: float,
+    relative: bool,
+    unit_range: bool,
+    min_area: float,
+    places: int,
+    merge_gap: float = 0.0,
 ) -> Components:
     """Cuts maps and boxes what is above.
 
@@ -145,13 +152,23 @@ def find_components(
         unit_range: map values lie in [0, 1] and are peaks as they stand; else peaks are fractions of the map's largest.
         min_area: smallest component, as a fraction of the image's area.
         places: at most so many boxes an image, best peak first.
+        merge_gap: components nearer than this, along both axes, are one; as a fraction of the image's longer side, to
+            the even number of grid samples that is nearest.
     """
-    found = components_at(maps, [Cut(relative, value)], unit_range=unit_range, min_area=min_area, places=places)
-    return found.option(0)
+    cut = Cut(relative, value)
+    return components_at(
+        maps, [cut], unit_range=unit_range, min_area=min_area, places=places, merge_gap=merge_gap
+    ).option(0)
 
 
 def components_at(
-    maps: Sequence[FineMap], cuts: Sequence[Cut], *, unit_range: bool, min_area: float, places: int
+    maps: Sequence[FineMap],
+    cuts: Sequence[Cut],
+    *,
+    unit_range: bool,
+    min_area: float,
+    places: int,
+    merge_gap: float = 0.0,
 ) -> Components:
     """`find_components` at many cuts: every array has an axis of `cuts` in front, `empty` alone has none.
 
@@ -173,7 +190,7 @@ def components_at(
         at[found.empty[start : start + at_once]] = np.inf
         order = np.argsort(at, axis=1)
         unit = np.array([1.0 if unit_range else fine.high for fine in part])
-        image, level, place, boxes, shapes = _boxes(part, np.sort(at, axis=1), min_area, unit, places)
+        image, level, place, boxes, shapes = _boxes(part, np.sort(at, axis=1), min_area, unit, places, merge_gap)
         index = (order[image, level], start + image, place)
         found.boxes_rel[index] = boxes
         found.valid[index] = True
@@ -183,7 +200,7 @@ def components_at(
 
 
 def _boxes(
-    maps: Sequence[FineMap], cuts: Array, min_area: float, unit: Array, places: int
+    maps: Sequence[FineMap], cuts: Array, min_area: float, unit: Array, places: int, merge_gap: float
 ) -> tuple[IntArray, IntArray, IntArray, Array, Array]:
     """The components of highest peak of each map at each of its cuts `(n, c)`, which rise.
 
@@ -196,7 +213,7 @@ def _boxes(
     values = np.zeros((len(maps), *size.max(axis=0)), np.float32)
     for held, fine in zip(values, maps, strict=True):
         held[: fine.values.shape[0], : fine.values.shape[1]] = fine.values
-    tree = grow(values, cuts)
+    tree = grow(values, cuts, round(merge_gap * float(whole.max()) / 2))
     own = np.flatnonzero(tree.area >= np.maximum(min_area * whole.prod(axis=1), 1)[tree.image])
     group = tree.image * cuts.shape[1] + tree.level  # a map at a cut
     own = own[np.lexsort((tree.low[0, own], tree.low[1, own], -tree.peak[own], group[own]))]

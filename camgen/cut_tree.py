@@ -46,18 +46,24 @@ class CutTree:
     square: Array
 
 
-def grow(values: npt.NDArray[np.float32], cuts: Array) -> CutTree:
+def grow(values: npt.NDArray[np.float32], cuts: Array, bridge: int = 0) -> CutTree:
     """Labels maps at all their cuts and adds up the components.
 
     Args:
         values: `(n, rows, columns)`; 0 where a map has no sample.
         cuts: `(n, c)`, each map's, >= 0, never falling; a component is 8-connected and lies above its cut.
+        bridge: what lies above a cut and at most twice as many samples apart, along rows and columns, is one component.
     """
-    (n, rows, columns), levels = values.shape, cuts.shape[1]
-    # An empty row below each plane keeps its components from touching the next one's.
-    canvas = np.zeros((n, levels, rows + 1, columns), np.uint8)
+    (n, rows, columns), levels, below = values.shape, cuts.shape[1], 1 + 2 * bridge
+    # Empty rows below each plane keep its components from touching the next one's.
+    canvas = np.zeros((n, levels, rows + below, columns), np.uint8)
     np.greater(values[:, None], cuts.astype(np.float32)[..., None, None], out=canvas[:, :, :rows].view(bool))
-    count, flat = cv2.connectedComponents(canvas.reshape(-1, columns), connectivity=8)
+    above = canvas.reshape(-1, columns)
+    # Grown by `bridge`, neighbours touch; the labels are then taken back to what is really above.
+    grown = cv2.dilate(above, np.ones((below, below), np.uint8)) if bridge else above
+    count, flat = cv2.connectedComponents(grown, connectivity=8)
+    if bridge:
+        flat *= above
     labels = flat.reshape(canvas.shape)
     depth = canvas[:, :, :rows].sum(axis=1, dtype=np.uint8 if levels < 256 else np.intp)
     deepest = np.maximum(depth, 1) - 1
@@ -87,8 +93,8 @@ def grow(values: npt.NDArray[np.float32], cuts: Array) -> CutTree:
     ends = np.full((5, count), -np.inf)
     for end, held in zip(ends, (peak, down, -down, left + length - 1, -left), strict=True):
         np.maximum.at(end, node, held.astype(np.float64))
-    deepest, plane = deepest.ravel()[first].astype(np.intp), (rows + 1) * columns
-    place = (of_map * levels * (rows + 1) + down) * columns + left  # of a stretch on its map's lowest plane
+    deepest, plane = deepest.ravel()[first].astype(np.intp), (rows + below) * columns
+    place = (of_map * levels * (rows + below) + down) * columns + left  # of a stretch on its map's lowest plane
 
     level, sample, image = (np.zeros(count, np.intp) for _ in range(3))
     level[node], sample[node], image[node] = deepest, place, of_map

@@ -63,6 +63,9 @@ class FindingRecipe(StrictModel):
     prior: Prior | None = Field(None, description="where the finding lies; null leaves maps as they are")
     threshold: Threshold = Field(..., description="where the map is cut")
     max_boxes: int = Field(..., ge=1, description="at most so many boxes an image, best peak first")
+    merge_gap: float = Field(
+        0.0, ge=0, lt=1, description="components nearer than this fraction of the image's longer side are one box"
+    )
     gate: float = Field(0.0, ge=0, le=1, description="no box where the finding's probability is lower")
     calibration: Calibration | None = Field(None, description="box calibration; null leaves boxes as they are")
     tune: TuneScores = Field(..., description="what the search saw")
@@ -193,6 +196,7 @@ class Recipe(StrictModel):
             unit_range=finding.method in UNIT_RANGE,
             min_area=self.min_area,
             places=finding.max_boxes,
+            merge_gap=finding.merge_gap,
         )
 
 

@@ -70,6 +70,11 @@ class SearchConfig(StrictModel):
         (0.0, 0.5, 1.0), min_length=1, description="powers of the location prior to try; 0 leaves maps as they are"
     )
     max_boxes: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="numbers of boxes an image to try")
+    merge_gaps: tuple[float, ...] = Field(
+        (0.0,),
+        min_length=1,
+        description="gaps to try below which components are one box, as fractions of the image's longer side; 0: none",
+    )
     gates: tuple[float, ...] = Field(
         (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5), min_length=1, description="probability gates to try"
     )
@@ -212,6 +217,7 @@ def choose(
             prior=_prior(option.exponent, finding),
             threshold=option.threshold,
             max_boxes=option.max_boxes,
+            merge_gap=option.merge_gap,
             gate=gate,
             calibration=fit(matched_pairs(found, finding.truth), strength),
             tune=TuneScores(
@@ -258,11 +264,12 @@ def all_options(config: SearchConfig, members: int) -> list[Option]:
         sets += [(member,) for member in range(members)]
     options = []
     sources = [MapSource.parse(source) for source in config.sources]
-    for boxes, chosen, source, exponent in product(sorted(config.max_boxes), sets, sources, sorted(config.priors)):
+    gaps, priors = sorted(config.merge_gaps), sorted(config.priors)
+    for boxes, gap, chosen, source, exponent in product(sorted(config.max_boxes), gaps, sets, sources, priors):
         cuts = [Threshold(kind="range", value=value) for value in config.range_thresholds]
         if source.method in UNIT_RANGE:
             cuts += [Threshold(kind="value", value=value) for value in config.value_thresholds]
-        options += [Option(chosen, source, exponent, cut, boxes) for cut in cuts]
+        options += [Option(chosen, source, exponent, cut, boxes, gap) for cut in cuts]
     return options
 
 

@@ -26,6 +26,7 @@ INGREDIENTS: dict[str, str] = {
     "views": "mirrored or scaled views",
     "target": "maps of probabilities",
     "prior": "location prior",
+    "merging": "merging of near components",
     "calibration": "box calibration",
     "own_threshold": "own threshold and number of boxes",
     "members_mean": "mean over members",
@@ -95,6 +96,7 @@ def without(tried: Tried) -> dict[str, Mask]:
         "views": _rows(every, [option.source.views is None for option in options]),
         "target": _rows(every, [option.source.target == "logit" for option in options]),
         "prior": _rows(every, [option.exponent == 0 for option in options]),
+        "merging": _rows(every, [option.merge_gap == 0 for option in options]),
         "calibration": every & (np.arange(every.shape[1]) == 0),
         "own_threshold": _rows(every, _shared_cut(tried)) if tried.boxes.any() else every,
         "members_mean": _rows(every, [len(option.members) == 1 for option in options]),
@@ -143,7 +145,9 @@ def _rows(every: Mask, kept: Sequence[bool] | Mask) -> Mask:
 
 def _shared_cut(tried: Tried) -> Mask:
     """The options `(o,)` with the one threshold and number of boxes that is best for all findings together."""
-    cuts = [(option.threshold.kind, option.threshold.value, option.max_boxes) for option in tried.options]
+    cuts = [
+        (option.threshold.kind, option.threshold.value, option.max_boxes, option.merge_gap) for option in tried.options
+    ]
     boxed = np.flatnonzero(tried.boxes)
     best = np.stack([tried.best_of_options(int(k)) for k in boxed])
     names = list(dict.fromkeys(cuts))
@@ -170,6 +174,7 @@ def _finding(entry: FindingRecipe, tried: Tried, k: int, gains: Mapping[str, Map
             "prior": entry.prior.exponent if entry.prior else 0,
             "threshold": [entry.threshold.kind, entry.threshold.value],
             "max_boxes": entry.max_boxes,
+            "merge_gap": entry.merge_gap,
             "gate": entry.gate,
             "strength": entry.calibration.strength if entry.calibration else None,
         },
@@ -190,8 +195,8 @@ def _next_cuts(tried: Tried, k: int) -> list[float | None]:
     like = {
         option.threshold.value: float(tried.criterion[k, i, s])
         for i, option in enumerate(tried.options)
-        if (option.kind, option.max_boxes, option.threshold.kind)
-        == (chosen.kind, chosen.max_boxes, chosen.threshold.kind)
+        if (option.kind, option.max_boxes, option.merge_gap, option.threshold.kind)
+        == (chosen.kind, chosen.max_boxes, chosen.merge_gap, chosen.threshold.kind)
     }
     values = sorted(like)
     at = values.index(chosen.threshold.value)
@@ -210,7 +215,19 @@ def as_markdown(content: Mapping[str, Any]) -> str:
         content: what `search.json` holds.
     """
     images, options = content["images"], content["options"]
-    head = ["finding", "boxes", "map", "prior", "cut", "at most", "gate", "calibration", "AP50", "uncalibrated"]
+    head = [
+        "finding",
+        "boxes",
+        "map",
+        "prior",
+        "cut",
+        "at most",
+        "merged below",
+        "gate",
+        "calibration",
+        "AP50",
+        "uncalibrated",
+    ]
     lines = [
         "# Recipe search",
         "",
@@ -244,6 +261,7 @@ def _row(one: Mapping[str, Any]) -> list[str]:
         f"{chosen['prior']:g}" if chosen["prior"] else "–",
         f"{value:g} of range" if kind == "range" else f"{value:g}",
         str(chosen["max_boxes"]),
+        f"{chosen['merge_gap']:g}" if chosen["merge_gap"] else "–",
         f"{chosen['gate']:g}" if chosen["gate"] else "–",
         "–" if chosen["strength"] is None else f"{chosen['strength']:g}",
         _figure(one["ap50"]),

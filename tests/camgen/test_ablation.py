@@ -23,7 +23,16 @@ from weakray.dataset import Dataset
 from weakray.files import read_json
 from weakray.taxonomy import Finding, Taxonomy
 
-LEFT_OUT = {"mean-over-members", "views", "early-layers", "per-finding-threshold", "prior", "calibration", "gate"}
+LEFT_OUT = {
+    "mean-over-members",
+    "views",
+    "early-layers",
+    "per-finding-threshold",
+    "prior",
+    "merging",
+    "calibration",
+    "gate",
+}
 
 
 @pytest.fixture
@@ -54,6 +63,7 @@ def test_one_ingredient_is_left_out_at_a_time(
         "mean-over-members": lambda entry: len(entry.members) == 1,
         "views": lambda entry: entry.views is None,
         "early-layers": lambda entry: entry.layer == "last",
+        "merging": lambda entry: entry.merge_gap == 0,
         "prior": lambda entry: entry.prior is None,
         "calibration": lambda entry: entry.calibration is None,
         "gate": lambda entry: entry.gate == 0,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from camgen.components import SHAPE_NAMES, Components, find_components, fine_map
+from camgen.components import SHAPE_NAMES, Components, Cut, components_at, find_components, fine_map
 from tests.camgen.makers import placed, whole
 from weakray.imaging import Placement
 
@@ -100,6 +100,36 @@ def test_diagonal_neighbours_are_one_component() -> None:
     drawn = np.zeros((9, 9))
     drawn[2, 2] = drawn[3, 3] = 1
     assert found_in([whole(drawn)]).valid.sum() == 1
+
+
+def test_near_components_are_one_box_with_the_sums_of_both() -> None:
+    drawn = np.zeros((40, 40))
+    drawn[5:10, 5:10], drawn[5:10, 13:17], drawn[30:34, 30:34] = 0.9, 0.6, 0.8  # the first two are 3 samples apart
+    apart = found_in([whole(drawn)], 0.3, merge_gap=2 / 40)
+    assert apart.valid.sum() == 3
+    found = found_in([whole(drawn)], 0.3, merge_gap=4 / 40)
+    assert found.valid.sum() == 2
+    edge = (0.9 - 0.27) / 0.9 - 0.5, (0.6 - 0.27) / 0.6 - 0.5  # where the values fall to the cut
+    assert found.boxes_rel[0, 0] * 40 == pytest.approx([5 - edge[0], 5 - edge[0], 17 + edge[1], 10 + edge[0]])
+    shape = dict(zip(SHAPE_NAMES, found.shape[0, 0], strict=True))
+    assert shape["peak"] == pytest.approx(0.9)
+    assert shape["mean"] == pytest.approx((25 * 0.9 + 20 * 0.6) / 45)
+    assert shape["fill"] == pytest.approx(45 / (5 * 12))
+    assert np.exp(shape["log_count"]) == pytest.approx(2)
+    assert found.boxes_rel[0, 1] == pytest.approx(apart.boxes_rel[0, 1])  # the third, by itself
+    assert found_in([whole(drawn)], 0.3, merge_gap=0.6).valid.sum() == 1
+
+
+def test_merging_joins_nothing_across_maps_or_cuts() -> None:
+    low, high = np.zeros((30, 20)), np.zeros((30, 20))
+    low[27:, 5:9], high[:3, 5:9] = 0.9, 0.8  # would touch if the maps lay one below the other
+    cuts = [Cut(False, 0.1), Cut(False, 0.5), Cut(False, 0.85)]
+    found = components_at([whole(low), whole(high)], cuts, unit_range=True, min_area=0, places=2, merge_gap=0.3)
+    assert found.valid.sum(axis=2).tolist() == [[1, 1], [1, 1], [1, 0]]
+    for c, cut in enumerate(cuts):
+        for i, drawn in enumerate((low, high)):
+            alone = found_in([whole(drawn)], cut.value, relative=False, places=2, merge_gap=0.3)
+            assert alone.boxes_rel[0] == pytest.approx(found.boxes_rel[c, i])
 
 
 def test_maps_without_a_scale_of_their_own_have_relative_peaks() -> None:

@@ -142,6 +142,17 @@ def test_a_prior_takes_a_box_from_where_the_finding_never_is() -> None:
         assert found.boxes_xyxy_px[0, [0, 2]].mean() == pytest.approx(x, abs=4)
 
 
+def test_near_components_are_merged_where_the_recipe_says_so() -> None:
+    place = placed(40, 80, 16)
+    drawn = np.zeros((1, 16, 16), np.float32)
+    drawn[0, 5:7, 2:5] = drawn[0, 5:7, 7:10] = 0.8
+    for gap, boxes in ((0.0, 2), (0.13, 1)):
+        made = recipe(entry("A", threshold=Threshold(kind="value", value=0.4), merge_gap=gap))
+        (found,) = made.apply([drawn], np.ones((1, 1)), [place])
+        assert len(found) == boxes
+    assert found.boxes_xyxy_px[0] == pytest.approx([10, 5, 50, 15])
+
+
 def test_empty_maps_give_no_box() -> None:
     made = recipe(entry("A"), entry("B"))
     found = made.apply([np.zeros((3, 8, 8), np.float32)] * 2, np.ones((3, 2)), [placed(30, 44, 32)] * 3)

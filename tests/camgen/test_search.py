@@ -92,6 +92,22 @@ def test_finds_thresholds_and_calibrates_only_where_it_helps(tmp_path: Path) -> 
     assert scored[1] > 0.8
 
 
+def test_merging_is_chosen_where_findings_are_seen_in_two_parts(tmp_path: Path) -> None:
+    _, maps, findings = problem(tmp_path)
+    for name, own in maps.maps.items():
+        if name.class_id == 0:  # each hill is cut in two by dark columns
+            peaks = own.max(axis=1).argmax(axis=1)
+            for i, column in enumerate(peaks):
+                own[i, :, column] = 0
+    settings: dict[str, Any] = {**QUICK, "merge_gaps": (0.0, 0.12), "calibrate": False, "priors": (0.0,)}
+    merged, tried = search(config(**settings), SHA, NAMES, maps, findings)
+    plain, _ = search(config(**(settings | {"merge_gaps": (0.0,)})), SHA, NAMES, maps, findings)
+    assert merged.findings[0].merge_gap == 0.12
+    assert (merged.findings[0].tune.ap50 or 0) > (plain.findings[0].tune.ap50 or 0) + 0.1
+    gain = tried["findings"][0]["ingredients"]["merging"]["ap50"]
+    assert gain[0] > gain[1] == plain.findings[0].tune.ap50
+
+
 def test_search_without_calibration_and_the_same_twice(tmp_path: Path) -> None:
     _, maps, findings = problem(tmp_path)
     one, _ = search(config(calibrate=False, **QUICK), SHA, NAMES, maps, findings)
