@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from weakray.detections import BoolArray, Detections, FloatArray, IntArray
 IOU_AT_LEAST = 0.3  # a pseudo-box this near a true one still teaches where to look; at 0.5 most findings have no hits
 
 
-def choose_cutoffs(predictions: Predictions, truth: BoxTruth, classes: int) -> list[float]:
+def choose_cutoffs(predictions: Predictions, truth: BoxTruth, classes: int, least_f1: float = 0.0) -> list[float]:
     """The lowest score to keep for each class: that of highest F1 = 2 TP / (boxes kept + true boxes).
 
     A box is a true positive when it overlaps a true box of its class, not yet taken by a better box, by at least
@@ -24,17 +25,22 @@ def choose_cutoffs(predictions: Predictions, truth: BoxTruth, classes: int) -> l
         predictions: image_id → scored boxes of the annotated images.
         truth: their true boxes.
         classes: number of classes.
+        least_f1: a class whose best F1 is lower keeps no box at all.
 
     Returns:
-        A score for each class, [0, 1]; a box scored exactly that is kept. 0 where not even the pooled boxes hit once.
+        A score for each class, [0, 1]; a box scored exactly that is kept. 0 where not even the pooled boxes hit once;
+        infinity for a class that keeps none.
     """
     rows = [_scores_and_hits(predictions, truth, class_id) for class_id in range(classes)]
     wanted = [_true_boxes(truth, class_id) for class_id in range(classes)]
-    pooled = _best_cutoff(
+    pooled, _ = _best_cutoff(
         np.concatenate([scores for scores, _ in rows]), np.concatenate([hits for _, hits in rows]), sum(wanted)
     )
-    found = [_best_cutoff(scores, hits, count) for (scores, hits), count in zip(rows, wanted, strict=True)]
-    return [(pooled or 0.0) if cutoff is None else cutoff for cutoff in found]
+    cutoffs = []
+    for (scores, hits), count in zip(rows, wanted, strict=True):
+        cutoff, f1 = _best_cutoff(scores, hits, count)
+        cutoffs.append(math.inf if f1 < least_f1 else pooled if f1 == 0 else cutoff)
+    return cutoffs
 
 
 def matching_counts(predictions: Predictions, images: IntArray, truth: BoxTruth) -> list[float]:
@@ -97,16 +103,17 @@ def _true_boxes(truth: BoxTruth, class_id: int) -> int:
     return sum(len(boxes.of_class(class_id)) for image_id, boxes in truth.boxes.items() if image_id in annotated)
 
 
-def _best_cutoff(scores: FloatArray, hits: BoolArray, true_boxes: int) -> float | None:
-    """Half way between the last score kept at the highest F1 and the next; None without a single hit."""
+def _best_cutoff(scores: FloatArray, hits: BoolArray, true_boxes: int) -> tuple[float, float]:
+    """Half way between the last score kept at the highest F1 and the next, and that F1; 0 and 0 without a hit."""
     if not hits.any():
-        return None
+        return 0.0, 0.0
     order = np.argsort(-scores, kind="stable")
     scores, hits = scores[order], hits[order]
     f1 = 2 * np.cumsum(hits) / (np.arange(1, len(hits) + 1) + true_boxes)
     last_of_score = np.append(scores[1:] < scores[:-1], True)  # equal scores are kept or dropped together
     best = int(np.where(last_of_score, f1, -1.0).argmax())
-    return 0.0 if best + 1 == len(scores) else float((float(scores[best]) + float(scores[best + 1])) / 2)
+    cutoff = 0.0 if best + 1 == len(scores) else float((float(scores[best]) + float(scores[best + 1])) / 2)
+    return cutoff, float(f1[best])
 
 
 def keep_above(found: Detections, cutoffs: Sequence[float]) -> Detections:

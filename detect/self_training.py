@@ -7,14 +7,12 @@ the labels do: a finding that is present and finds no box is noisy, and is neith
 
 from __future__ import annotations
 
-from pydantic import Field
 from tqdm import tqdm
 
 from detect.network import Network
 from detect.predict import Detector
 from detect.training_set import PseudoBoxConfig, TrainingBoxes, pseudo_training_boxes
 from weakray.coco import Predictions
-from weakray.config import StrictModel
 from weakray.dataset import Dataset
 from weakray.imaging import read_image
 
@@ -23,16 +21,7 @@ _IOU_ABOVE = 0.5
 _MAX_BOXES = 30
 
 
-class SelfTrainingConfig(StrictModel):
-    """Rounds after the first: boxes made anew by the detector, then learnt from, then tune's true boxes again."""
-
-    rounds: int = Field(0, ge=0, description="rounds of self-training; the steps are shared evenly by all rounds")
-    boxes: PseudoBoxConfig = PseudoBoxConfig(score_at_least="count")
-
-
-def own_boxes(
-    dataset: Dataset, network: Network, config: SelfTrainingConfig, batch_size: int, seed: int
-) -> TrainingBoxes:
+def own_boxes(dataset: Dataset, network: Network, config: PseudoBoxConfig, batch_size: int, seed: int) -> TrainingBoxes:
     """What a network finds on train images, as boxes to learn from.
 
     Args:
@@ -48,4 +37,4 @@ def own_boxes(
         part = ids[start : start + batch_size]
         images = [read_image(dataset.path_of(image_id)) for image_id in part]
         found |= dict(zip(part, detector.predict(images, _LEAST_SCORE, _IOU_ABOVE, _MAX_BOXES), strict=True))
-    return pseudo_training_boxes(dataset, found, config.boxes, seed)
+    return pseudo_training_boxes(dataset, found, config, seed)

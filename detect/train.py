@@ -12,10 +12,11 @@ import torch
 from pydantic import Field
 
 from detect.augment import AugmentConfig
+from detect.course import CourseConfig, Source, Stretch, course, mixed, repeated
 from detect.loop import LoopConfig, OptimizerConfig, Phase, train
 from detect.network import Network, new_network, save_network
 from detect.quiet_import import torch_threads
-from detect.self_training import SelfTrainingConfig, own_boxes
+from detect.self_training import own_boxes
 from detect.training_set import (
     BoxCounts,
     PseudoBoxConfig,
@@ -33,9 +34,6 @@ from weakray.files import read_json, sha256_file, write_json
 from weakray.imaging import InputSpec
 from weakray.runs import open_run
 
-Source = Literal["pseudo", "tune", "ceiling", "pseudo_then_tune"]
-_OWN = "own_"  # starts the name of a phase on boxes that the detector itself has made
-
 
 class DetectTrainConfig(StrictModel):
     """Settings of `weakray detect train`."""
@@ -51,16 +49,13 @@ class DetectTrainConfig(StrictModel):
     )
     boxes: Path | None = Field(None, description="boxes.json of `camgen generate`; for sources with pseudo-boxes")
     pseudo: PseudoBoxConfig = PseudoBoxConfig()
-    self_training: SelfTrainingConfig = SelfTrainingConfig()
+    own: PseudoBoxConfig = PseudoBoxConfig(score_at_least="count")
+    course: CourseConfig = CourseConfig()
     architecture: str = Field(
         "yolo11n.yaml", description="a YAML that ultralytics ships, or a path to a .yaml or .pt file; no downloads"
     )
     input: InputSpec = InputSpec(size_px=256)
     steps: int = Field(2000, ge=1, description="optimizer steps in all, whatever the source")
-    tune_share: float = Field(
-        0.4, gt=0, lt=1, description="share of the steps spent on tune boxes, for source pseudo_then_tune"
-    )
-    tune_lr_factor: float = Field(0.5, gt=0, le=1, description="factor on the learning rate in those steps")
     batch_size: int = Field(16, ge=1, description="images a step")
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -82,7 +77,16 @@ class DetectTrainResult(StrictModel):
 
 
 def run(config: DetectTrainConfig) -> DetectTrainResult:
-    """Trains a detector; a finished run is not done again, an interrupted one goes on at its last checkpoint."""
+    """Trains a detector; a finished run is not done again, an interrupted one goes on at its last checkpoint.
+
+    Raises:
+        ConfigError: if settings contradict each other.
+    """
+    for name in ("rounds", "tune_mixed"):
+        if getattr(config.course, name) and config.source in {"pseudo", "ceiling"}:
+            raise ConfigError(
+                f"course.{name}: of no use to source={config.source}; leave it out, or choose pseudo_then_tune or tune"
+            )
     if config.checkpoint_every_steps % config.log_every_steps:
         raise ConfigError(
             f"checkpoint_every_steps: expected a multiple of log_every_steps ({config.log_every_steps}), "
@@ -93,10 +97,10 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     if (done := folder.finished()) is not None:
         return DetectTrainResult.model_validate(done)
     sets = _TrainingSets(config, dataset, folder.root / "training_set")
-    plan = _plan(config)
-    for name in sorted({name for name, _, _ in plan if not name.startswith(_OWN)}):
+    stretches = course(config.source, config.steps, config.course)
+    for name in dict.fromkeys(stretch.name for stretch in stretches if not stretch.own):
         sets.write(name, _training_boxes(name, config, dataset))
-    phases = [Phase(name, steps, lr_factor, sets.maker(name)) for name, steps, lr_factor in plan]
+    phases = [Phase(stretch.name, stretch.steps, stretch.lr_factor, sets.maker(stretch)) for stretch in stretches]
     network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
     bf16 = bf16_pays() if config.bf16 == "auto" else config.bf16
     loop = LoopConfig(
@@ -110,7 +114,7 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     )
     with torch_threads(config.threads):
         train(network, phases, loop, folder)
-    counts = {name: sets.counts(name) for name, _, _ in plan}
+    counts = {stretch.name: sets.counts(stretch.name) for stretch in stretches}
     told = {name: count.model_dump() for name, count in counts.items()}
     weights_sha256 = save_network(
         folder.root, network, {"source": config.source, "steps": config.steps, "training_sets": told}
@@ -153,20 +157,6 @@ def _inputs(config: DetectTrainConfig, dataset: Dataset) -> dict[str, str]:
     return inputs
 
 
-def _plan(config: DetectTrainConfig) -> list[tuple[str, int, float]]:
-    """Phases: source, steps, factor on the learning rate. Their steps add up to `config.steps`."""
-    if config.source != "pseudo_then_tune":
-        return [(config.source, config.steps, 1.0)]
-    rounds = config.self_training.rounds + 1
-    phases = []
-    for number in range(rounds):
-        steps = config.steps * (number + 1) // rounds - config.steps * number // rounds
-        tune = round(steps * config.tune_share)
-        first = f"{_OWN}{number}" if number else "pseudo"
-        phases += [(first, steps - tune, 1.0), ("tune", tune, config.tune_lr_factor)]
-    return phases
-
-
 @dataclass(frozen=True)
 class _TrainingSets:
     """The folders that hold what each phase learns from."""
@@ -182,17 +172,24 @@ class _TrainingSets:
     def counts(self, name: str) -> BoxCounts:
         return BoxCounts.model_validate(read_json(self.root / name / "counts.json"))
 
-    def maker(self, name: str) -> Callable[[Network | None], list[Example]]:
+    def maker(self, stretch: Stretch) -> Callable[[Network | None], list[Example]]:
         """Reads a set; one of the detector's own boxes is first made by the network that is given."""
         config = self.config
 
         def make(network: Network | None) -> list[Example]:
-            if network is not None and name.startswith(_OWN):
-                settings = config.self_training
-                self.write(name, own_boxes(self.dataset, network, settings, config.batch_size, config.seed))
-            return read_yolo_folder(self.root / name, config.input.channels)
+            if network is not None and stretch.own:
+                self.write(stretch.name, own_boxes(self.dataset, network, config.own, config.batch_size, config.seed))
+            examples = self._read(stretch.name)
+            if config.course.repeat_below:
+                examples = repeated(examples, config.course.repeat_below, config.seed)
+            if config.course.tune_mixed and not stretch.true:
+                examples = mixed(examples, self._read("tune"), config.course.tune_mixed)
+            return examples
 
         return make
+
+    def _read(self, name: str) -> list[Example]:
+        return read_yolo_folder(self.root / name, self.config.input.channels)
 
 
 def _training_boxes(name: str, config: DetectTrainConfig, dataset: Dataset) -> TrainingBoxes:

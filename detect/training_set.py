@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,13 @@ class PseudoBoxConfig(StrictModel):
         "tune",
         description="lowest score of a pseudo-box that is learnt from; `tune` chooses one a finding on tune, `count` "
         "keeps as many boxes an image with the finding as tune has",
+    )
+    least_tune_f1: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="a finding whose boxes reach no such F1 on tune, at IoU .3, is left to the true boxes alone; for "
+        "score_at_least: tune",
     )
     weights: Literal["one", "score"] = Field(
         "one", description="how far boxes are believed: all alike, or as they rank among the kept ones of their finding"
@@ -59,7 +67,7 @@ class BoxCounts(StrictModel):
     backgrounds_left_out: int = 0  # past `background_share`
     clipped: int = 0  # boxes cut at the image's border
     outside: int = 0  # boxes wholly outside their image, dropped
-    cutoffs: dict[str, float] | None = None
+    cutoffs: dict[str, float | None] | None = None  # None: no box of the finding is believed
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ def pseudo_training_boxes(
         backgrounds_left_out=len(backgrounds) - wanted,
         clipped=clipped,
         outside=outside,
-        cutoffs=dict(zip(names, (round(c, 6) for c in cutoffs), strict=True)),
+        cutoffs=dict(zip(names, (round(c, 6) if math.isfinite(c) else None for c in cutoffs), strict=True)),
         elsewhere=elsewhere,
     )
 
@@ -190,9 +198,7 @@ def clip(found: Detections, size_hw: tuple[int, int]) -> tuple[Detections, int, 
     return kept, int(changed.sum()), int((~inside).sum())
 
 
-def _cutoffs(
-    dataset: Dataset, predictions: Predictions, allowed: Predictions, config: PseudoBoxConfig
-) -> list[float]:
+def _cutoffs(dataset: Dataset, predictions: Predictions, allowed: Predictions, config: PseudoBoxConfig) -> list[float]:
     if config.score_at_least == "count":
         images = sum(_may_hold(dataset, image_id, config).astype(np.int64) for image_id in allowed)
         return matching_counts(allowed, np.asarray(images), dataset.truth_of("tune"))
@@ -205,7 +211,7 @@ def _cutoffs(
             "generate them for the splits train and tune, or give a number"
         )
     vetoed = {image_id: veto(dataset, image_id, found, config)[0] for image_id, found in on_tune.items()}
-    return choose_cutoffs(vetoed, dataset.truth_of("tune"), len(dataset.taxonomy))
+    return choose_cutoffs(vetoed, dataset.truth_of("tune"), len(dataset.taxonomy), config.least_tune_f1)
 
 
 def _believed(kept: Mapping[str, Detections], classes: int, config: PseudoBoxConfig) -> dict[str, Detections]:
@@ -278,7 +284,7 @@ def _from_truth(dataset: Dataset, truth: BoxTruth, what: str) -> TrainingBoxes:
 def _counted(
     boxes: Mapping[str, Detections],
     names: Sequence[str],
-    cutoffs: dict[str, float] | None = None,
+    cutoffs: dict[str, float | None] | None = None,
     elsewhere: dict[str, FloatArray] | None = None,
     **counts: int,
 ) -> TrainingBoxes:

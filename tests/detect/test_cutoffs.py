@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +26,15 @@ def test_cutoff_of_highest_f1_by_hand() -> None:
     }
     truth = BoxTruth({"a": TRUE, "b": TRUE}, frozenset({("a", 0), ("b", 0)}))
     assert choose_cutoffs(predictions, truth, 1) == pytest.approx([0.35])
+
+
+def test_a_class_of_low_f1_keeps_no_box() -> None:
+    predictions = {"a": found_boxes([HIT, MISS, MISS], [0, 0, 1], [0.5, 0.9, 0.8])}
+    truth = BoxTruth({"a": Detections.concat([TRUE, found_boxes([HIT], [1], [1.0])])}, frozenset({("a", 0), ("a", 1)}))
+    # class 0: F1 2·1/(2+1) = .67; class 1 has no hit
+    assert choose_cutoffs(predictions, truth, 2, least_f1=0.6) == [0.0, math.inf]
+    assert choose_cutoffs(predictions, truth, 2, least_f1=0.7) == [math.inf, math.inf]
+    assert choose_cutoffs(predictions, truth, 2)[0] == 0.0
 
 
 def test_equal_scores_are_kept_or_dropped_together() -> None:

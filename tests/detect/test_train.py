@@ -81,8 +81,8 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     rounds: int,
 ) -> None:
     dataset, boxes = pseudo_boxes
-    settings = {"source": "pseudo_then_tune", "boxes": boxes, "tune_share": 0.5}  # phases of 4 and 4 steps, or 2 · 4
-    settings |= {"self_training": {"rounds": rounds}, "checkpoint_every_steps": 2}
+    settings = {"source": "pseudo_then_tune", "boxes": boxes, "checkpoint_every_steps": 2}
+    settings["course"] = {"tune_share": 0.5, "rounds": rounds, "tune_mixed": 0.2}  # phases of 4 and 4 steps, or 2 · 4
     train(config_of(dataset, tmp_path / "whole", tiny_architecture, **settings))
     config = config_of(dataset, tmp_path / "killed", tiny_architecture, **settings)
     real, calls = detect.loop._step, 0
@@ -108,7 +108,7 @@ def test_rounds_learn_from_boxes_of_their_own(
 ) -> None:
     dataset, boxes = pseudo_boxes
     settings = {"source": "pseudo_then_tune", "boxes": boxes, "steps": 31, "log_every_steps": 1}
-    result = train(config_of(dataset, tmp_path / "m", tiny_architecture, **settings, self_training={"rounds": 2}))
+    result = train(config_of(dataset, tmp_path / "m", tiny_architecture, **settings, course={"rounds": 2}))
     rows = [json.loads(line) for line in (tmp_path / "m" / "metrics.jsonl").read_text().splitlines()]
     order = list(dict.fromkeys((row["phase"], row["boxes"]) for row in rows))
     assert order == [(0, "pseudo"), (1, "tune"), (2, "own_1"), (3, "tune"), (4, "own_2"), (5, "tune")]

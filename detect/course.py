@@ -1,0 +1,106 @@
+"""The course of a training: what a detector learns from, in which order, and which examples it sees how often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from detect.yolo_folder import Example
+from weakray.config import StrictModel
+
+Source = Literal["pseudo", "tune", "ceiling", "pseudo_then_tune"]
+_OWN = "own_"
+
+
+class CourseConfig(StrictModel):
+    """Rounds, and the examples of each."""
+
+    rounds: int = Field(
+        0,
+        ge=0,
+        description="rounds after the first: the detector makes boxes anew, learns from them, then from tune's true ones "
+        "again; all rounds share the steps evenly",
+    )
+    tune_share: float = Field(
+        0.4, gt=0, lt=1, description="share of a round's steps spent on tune boxes alone, where it has others too"
+    )
+    tune_lr_factor: float = Field(0.5, gt=0, le=1, description="factor on the learning rate in those steps")
+    tune_mixed: float = Field(
+        0.0, ge=0, lt=1, description="share of tune images among those shown with boxes that are not true ones"
+    )
+    repeat_below: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="a finding on a smaller share f of the images than this t is shown √(t/f) times as often; 0: off",
+    )
+
+
+class Stretch(NamedTuple):
+    """A stretch of steps on one training set: `pseudo`, `tune`, `ceiling`, or `own_1`, `own_2` … of the rounds."""
+
+    name: str
+    steps: int
+    lr_factor: float
+
+    @property
+    def own(self) -> bool:
+        """Whether its boxes are those that the detector finds when the stretch begins."""
+        return self.name.startswith(_OWN)
+
+    @property
+    def true(self) -> bool:
+        """Whether annotators drew its boxes."""
+        return self.name in {"tune", "ceiling"}
+
+
+def course(source: Source, steps: int, config: CourseConfig) -> list[Stretch]:
+    """The stretches of a training; their steps add up to `steps`.
+
+    Args:
+        source: boxes of the first round; `pseudo` and `ceiling` have no other.
+        steps: in all.
+        config: rounds, and the shares of tune's boxes.
+    """
+    if source in {"pseudo", "ceiling"}:
+        return [Stretch(source, steps, 1.0)]
+    rounds = config.rounds + 1
+    stretches = []
+    for number in range(rounds):
+        of_round = steps * (number + 1) // rounds - steps * number // rounds
+        if number == 0 and source == "tune":
+            stretches.append(Stretch("tune", of_round, 1.0))
+            continue
+        tune = round(of_round * config.tune_share)
+        stretches.append(Stretch(f"{_OWN}{number}" if number else "pseudo", of_round - tune, 1.0))
+        stretches.append(Stretch("tune", tune, config.tune_lr_factor))
+    return stretches
+
+
+def mixed(examples: Sequence[Example], tune: Sequence[Example], share: float) -> list[Example]:
+    """The examples, with those of tune repeated until they are a share of all."""
+    wanted = round(len(examples) * share / (1 - share))
+    return [*examples, *(tune[i % len(tune)] for i in range(wanted))]
+
+
+def repeated(examples: Sequence[Example], below: float, seed: int) -> list[Example]:
+    """The examples, those with rare findings several times (repeat-factor sampling, Gupta et al., LVIS, CVPR 2019).
+
+    An example comes max √(t / f) times over its findings, f being the share of examples with the finding; what is past
+    the whole number comes by chance.
+
+    Args:
+        examples: each once.
+        below: t; a finding more frequent than that repeats nothing.
+        seed: of that chance.
+    """
+    classes = len(examples[0].elsewhere)
+    has = np.array([np.bincount(example.class_id, minlength=classes) > 0 for example in examples])
+    factor = np.sqrt(below / np.maximum(has.mean(0), 1e-9))
+    times = np.maximum(1.0, np.where(has, factor, 0.0).max(1))
+    whole = np.floor(times).astype(np.int64)
+    more = np.random.default_rng(seed).random(len(times)) < times - whole
+    return [examples[i] for i in np.repeat(np.arange(len(times)), whole + more).tolist()]
