@@ -21,8 +21,8 @@ class CourseConfig(StrictModel):
     rounds: int = Field(
         0,
         ge=0,
-        description="rounds after the first: the detector makes boxes anew, learns from them, then from tune's true ones "
-        "again; all rounds share the steps evenly",
+        description="rounds after the first: the detector makes boxes anew, learns from them, then from tune's true "
+        "boxes again; all rounds share the steps evenly",
     )
     tune_share: float = Field(
         0.4, gt=0, lt=1, description="share of a round's steps spent on tune boxes alone, where it has others too"

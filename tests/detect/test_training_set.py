@@ -107,7 +107,7 @@ def test_cutoff_as_a_number_or_chosen_on_tune(make_dataset: DatasetMaker) -> Non
     chosen = pseudo_training_boxes(dataset, predictions, PseudoBoxConfig(score_at_least="tune"), 0)
     assert chosen.counts.boxes == 8
     assert chosen.counts.cutoffs is not None
-    assert all(0 <= cutoff <= 0.5 for cutoff in chosen.counts.cutoffs.values())
+    assert all(cutoff is not None and 0 <= cutoff <= 0.5 for cutoff in chosen.counts.cutoffs.values())
     train_only = {image_id: predictions[image_id] for image_id in dataset.ids_of("train")}
     with pytest.raises(RunError, match="expected pseudo-boxes of tune images too, found none"):
         pseudo_training_boxes(dataset, train_only, PseudoBoxConfig(score_at_least="tune"), 0)

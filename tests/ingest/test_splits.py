@@ -261,7 +261,8 @@ def test_every_patient_has_one_split_whatever_is_asked_and_rows_may_come_in_any_
     made = _sizes(found.of, patients)
     assert made["train"] > 0
     total = sum(p.images for p in patients.values())
-    for split, share in (("val", 0.2), ("test", 0.25)):
+    shares: dict[Split, float] = {"val": 0.2, "test": 0.25}
+    for split, share in shares.items():
         wanted = max(1, round(share * total))
         assert made.get(split, 0) + found.short.get(split, 0) - found.over.get(split, 0) == wanted
         if split == "test" or not quota:
