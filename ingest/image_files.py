@@ -21,6 +21,7 @@ from pathlib import Path
 from PIL import Image, ImageFile
 from tqdm import tqdm
 
+from ingest.plain_files import plain_size_hw
 from weakray.dataset import Rejection
 from weakray.errors import DataError
 from weakray.files import sha256_bytes
@@ -119,6 +120,19 @@ def _read(path: Path) -> bytes:
 
 def _check_content(content: bytes, suffix: str, min_side_px: int) -> tuple[int, int]:
     """Height and width, or `_RefusedError` with the first reason that holds."""
+    size_hw = plain_size_hw(content, suffix)
+    if size_hw is not None and size_hw[0] * size_hw[1] <= MAX_PIXELS and min(size_hw) >= min_side_px:
+        try:
+            _decode(content, size_hw)
+        except _RefusedError:
+            pass  # told more exactly below
+        else:
+            return size_hw
+    return _check_odd_content(content, suffix, min_side_px)
+
+
+def _check_odd_content(content: bytes, suffix: str, min_side_px: int) -> tuple[int, int]:
+    """The same for what is not plainly a grey or colour PNG or JPEG: Pillow tells what it is, or what ails it."""
     image = _open(content)
     kind = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG with a second picture behind it
     width, height = image.size
@@ -143,15 +157,18 @@ def _check_content(content: bytes, suffix: str, min_side_px: int) -> tuple[int, 
         raise _RefusedError(
             "too_small", f"{height}×{width} px, each side must have {min_side_px}; is it a placeholder?"
         )
+    _decode(content, (height, width))
+    return height, width
+
+
+def _decode(content: bytes, size_hw: tuple[int, int]) -> None:
+    """Decodes as every later stage will; refuses what it cannot, or would read as another size."""
     try:
         decoded = decode(content)
     except DataError as error:
         raise _RefusedError("unreadable", f"{error}; save it again as PNG") from None
-    if decoded.shape[:2] != (height, width):
-        raise _RefusedError(
-            "unreadable", f"two decoders differ: {(height, width)} and {decoded.shape[:2]}; save it as PNG"
-        )
-    return height, width
+    if decoded.shape[:2] != size_hw:
+        raise _RefusedError("unreadable", f"two decoders differ: {size_hw} and {decoded.shape[:2]}; save it as PNG")
 
 
 def _open(content: bytes) -> Image.Image:

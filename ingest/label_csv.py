@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class LabelTable:
     """The table, checked.
 
     Attributes:
-        key: the first of `image_id`, `file_name` that the header has.
+        key: the column that names the images, e.g. `image_id`.
         findings: the other columns.
         rows: by the image's name.
         rejected: rows with another value, or a name that stood before.
@@ -38,16 +39,21 @@ class LabelTable:
     rejected: list[Rejection]
 
 
-def read_labels(path: Path) -> LabelTable:
+def read_labels(path: Path, names: Sequence[str] = ("image_id", "file_name")) -> LabelTable:
     """Reads the table.
 
+    Args:
+        path: the file.
+        names: columns that may say whose labels a row holds; of several, the first in this order counts, and none of
+            them is a finding.
+
     Raises:
-        DataError: if it has neither an `image_id` nor a `file_name` column, or no finding, or one twice.
+        DataError: if it has none of these columns, or no finding, or one twice.
     """
     table = read_table(path)
-    keys = [name for name in ("image_id", "file_name") if name in table.header]
+    keys = [name for name in names if name in table.header]
     if not keys:
-        raise DataError(f"{path}: expected a column image_id or file_name, got {', '.join(table.header)}")
+        raise DataError(f"{path}: expected a column {' or '.join(names)}, got {', '.join(table.header)}")
     key = keys[0]
     places = {at: name for at, name in enumerate(table.header) if name not in keys and name}
     if not places or len(set(places.values())) != len(places):

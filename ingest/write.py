@@ -64,7 +64,7 @@ def write_taken(
 
     Args:
         out: the folder.
-        images_root: where the images lie; they are not copied.
+        images_root: where the images lie; they are not copied. Inside `out`, the folder can be moved with them.
         source: value of the column `source`.
         taken: the images; their `values` are the labels.
         split_of: image_id → split, of every image taken.
@@ -110,9 +110,14 @@ def write_taken(
             },
             "warnings": [*warnings, *split_gaps(ids_of, labels, truth)],
         },
-        images_root=str(images_root.resolve()),
+        images_root=_root_in_dataset(images_root, out),
     )
     return IngestResult.of(dataset)
+
+
+def _root_in_dataset(images_root: Path, out: Path) -> str:
+    inside = images_root.resolve().is_relative_to(out.resolve())
+    return images_root.resolve().relative_to(out.resolve()).as_posix() if inside else str(images_root.resolve())
 
 
 def _image_row(image: TakenImage, source: str, split: Split) -> dict[str, Any]:

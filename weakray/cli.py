@@ -24,6 +24,10 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("ingest", "phantom"): ("ingest.phantom.command", "simulate chest films: true boxes, noisy labels"),
     ("ingest", "nih"): ("ingest.nih", "read NIH ChestX-ray14 from its own CSV files"),
     ("ingest", "coco"): ("ingest.coco", "read a COCO detection set; its train boxes become image-level labels"),
+    ("ingest", "dicom"): (
+        "ingest.dicom",
+        "read a folder of DICOM files, labels from a table; leaves names behind",
+    ),
     ("classify", "labels"): (
         "classify.label_statistics",
         "count a dataset's labels, and warn of what troubles training",

@@ -17,10 +17,11 @@ from weakray.dicom.reading import is_dicom
 from weakray.errors import DataError
 from weakray.imaging import Image, decode
 from weakray.limits import FilmLimits
+from weakray.png_chunks import PNG_SIGNATURE, png_chunks
 
 Kind = Literal["png", "jpeg", "png16", "dicom"]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER = 33  # signature and IHDR
 _JPEG = b"\xff\xd8\xff"
 
 
@@ -45,7 +46,7 @@ class Film:
 
 def kind_of(content: bytes) -> Kind | None:
     """What bytes are, by how they begin; None for none of the kinds that are read."""
-    if content.startswith(_PNG):
+    if content.startswith(PNG_SIGNATURE):
         return "png16" if content[24:25] == b"\x10" else "png"
     if content.startswith(_JPEG):
         return "jpeg"
@@ -81,7 +82,7 @@ def read_film(
     if kind == "dicom":
         film = decode_dicom(content, name, limits, rule=rule, frame=frame)
         return Film(film.image, kind, film.rule, film.notes, film.facts)
-    size_hw = _size_hw(content, kind)
+    size_hw = frame_size_hw(content) if kind == "jpeg" else _png_size_hw(content, name)
     if size_hw is None:
         raise DataError(f"{name}: expected a PNG or JPEG image, but it ends within its header; send it again")
     limits.check_size(*size_hw, name)
@@ -91,10 +92,12 @@ def read_film(
     return Film(image, kind, "percentile 0.5 to 99.5" if kind == "png16" and image.ndim == 2 else "8 bits as stored")
 
 
-def _size_hw(content: bytes, kind: Kind) -> tuple[int, int] | None:
-    if kind == "jpeg":
-        return frame_size_hw(content)
-    if len(content) < 24:
-        return None
+def _png_size_hw(content: bytes, name: str) -> tuple[int, int]:
+    """What the header says, of a PNG whose chunks all fit into the file."""
+    chunks = list(png_chunks(content))
+    if not chunks or chunks[0].kind != b"IHDR" or chunks[-1].kind != b"IEND" or len(content) < _PNG_HEADER:
+        raise DataError(f"{name}: expected a whole PNG image, but it is cut or damaged; send it again")
+    if any(chunk.kind == b"acTL" for chunk in chunks):
+        raise DataError(f"{name}: expected one picture, got an animated PNG; send the one that counts")
     width, height = struct.unpack_from(">II", content, 16)
     return height, width

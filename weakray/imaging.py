@@ -153,15 +153,20 @@ def to_eight_bits(light: npt.NDArray[np.uint16]) -> Image:
 
 
 def write_image(path: Path, image: Image | npt.NDArray[np.uint16]) -> None:
-    """Writes a PNG of 8 or 16 bits (fast compression).
+    """Writes a PNG; see `encode_png`.
 
     Not atomic: the folder that holds it is renamed or hashed by its stage.
     """
+    path.write_bytes(encode_png(image))
+
+
+def encode_png(image: Image | npt.NDArray[np.uint16]) -> bytes:
+    """The bytes of a PNG of 8 or 16 bits, grey `(h, w)` or RGB `(h, w, 3)` (fast compression)."""
     shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     done, content = cv2.imencode(".png", shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
-        raise DataError(f"{path}: could not encode an image of shape {image.shape}")
-    path.write_bytes(content.tobytes())
+        raise DataError(f"could not encode an image of shape {image.shape} as PNG")
+    return bytes(content.tobytes())
 
 
 def to_channels(image: Image, channels: Literal[1, 3]) -> Image:

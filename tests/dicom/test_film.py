@@ -210,18 +210,35 @@ def test_a_png_bomb_is_refused_by_its_header() -> None:
         + header
         + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     )
+    end = bytes(4) + b"IEND" + bytes(4)
     with pytest.raises(LimitError, match="a: 60000×60000 px, at most 64000000 pixels are read; store it smaller"):
-        read_film(bomb, "a")
-    with pytest.raises(DataError, match="a: expected a PNG or JPEG image, but it ends within its header"):
+        read_film(bomb + end, "a")
+    with pytest.raises(DataError, match="a: expected a whole PNG image, but it is cut or damaged; send it again"):
         read_film(bomb[:20], "a")
+    with pytest.raises(DataError, match="a: expected a PNG or JPEG image, but it ends within its header"):
+        read_film(b"\xff\xd8\xff\xe0\x00", "a")
+
+
+def test_a_chunk_that_claims_two_gigabytes_is_not_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    png = _encoded(light(1, bits=8).astype(np.uint8), "PNG")
+    lying = png[:33] + struct.pack(">I", 0x7FFFFFFF) + png[37:]
+    monkeypatch.setattr("weakray.film.decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(DataError, match="a: expected a whole PNG image, but it is cut or damaged"):
+        read_film(lying, "a")
+
+
+def test_an_animated_png_is_refused() -> None:
+    frames = [Image.fromarray(light(seed, bits=8).astype(np.uint8)) for seed in range(2)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "PNG", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match="a: expected one picture, got an animated PNG"):
+        read_film(buffer.getvalue(), "a")
 
 
 def test_a_decoder_that_panics_is_an_error() -> None:
     found = dataset(light(1))
     whole = bytearray(content(found, "rle"))
-    start = (
-        whole.rfind(b"\xfe\xff\x00\xe0", 0, len(whole) - 64) + 8
-    )  # the frame, after its item's head
+    start = whole.rfind(b"\xfe\xff\x00\xe0", 0, len(whole) - 64) + 8  # the frame, after its item's head
     whole[start + 64] = 0x81  # the first run repeats a byte 128 times: the last one ends past the film
     with pytest.raises(
         DataError, match=r"a\.dcm: the DICOM pixel data is damaged or not understood \(PanicException\)"

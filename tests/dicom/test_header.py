@@ -9,7 +9,7 @@ import pytest
 from pydicom import Dataset, Sequence
 
 from tests.dicom.makers import content, dataset, light
-from weakray.dicom.film import _TAGS, decode_dicom
+from weakray.dicom.film import FILM_TAGS, decode_dicom
 from weakray.dicom.header import DicomFacts
 from weakray.dicom.reading import read_dicom
 from weakray.limits import FilmLimits
@@ -66,7 +66,7 @@ def test_odd_values_count_as_not_said() -> None:
 
 def test_nothing_but_the_allow_list_is_ever_parsed() -> None:
     made = content(dataset(light(0), InstitutionName="St Elsewhere", ReferringPhysicianName="Who^Dr"))
-    found = read_dicom(made, "a.dcm", FilmLimits(), _TAGS)
+    found = read_dicom(made, "a.dcm", FilmLimits(), FILM_TAGS)
     assert not {"PatientName", "PatientBirthDate", "StudyDate", "InstitutionName"} & set(found.dir())
     assert not [element for element in found if element.tag.is_private]
     facts = decode_dicom(made, "a.dcm", FilmLimits()).facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from weakray.dicom.reading import damage, read_dicom
 from weakray.imaging import Image
 from weakray.limits import FilmLimits
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 _PALETTE = (
     *("RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor"),
     *("BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData"),
@@ -20,7 +24,7 @@ _PALETTE = (
     *("SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData"),
     "PaletteColorLookupTableUID",
 )
-_TAGS = (*FACT_TAGS, *PIXEL_TAGS, *GREY_TAGS, *_PALETTE)
+FILM_TAGS = (*FACT_TAGS, *PIXEL_TAGS, *GREY_TAGS, *_PALETTE)
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,33 @@ def decode_dicom(
     Args:
         content: the whole file.
         name: how errors name it.
+        limits: see `film_of`.
+        rule: see `film_of`.
+        frame: see `film_of`.
+
+    Raises:
+        LimitError: if it is larger than its limits.
+        DataError: if it is no DICOM, holds no image, is of a kind that is not read, or is damaged.
+    """
+    return film_of(read_dicom(content, name, limits, FILM_TAGS), name, limits, rule=rule, frame=frame)
+
+
+def film_of(
+    found: Dataset, name: str, limits: FilmLimits, *, rule: Rule = "voi", frame: int | None = None
+) -> DicomFilm:
+    """Decodes one frame of a data set that was read with `FILM_TAGS`.
+
+    Args:
+        found: the data set.
+        name: how errors name it.
         limits: checked before anything is decoded.
         rule: how 8 bits are made of a grey film.
         frame: which, from 1; None the representative one where the header names it, else the first.
 
     Raises:
         LimitError: if it is larger than its limits.
-        DataError: if it is no DICOM, holds no image, is of a kind that is not read, or is damaged.
+        DataError: if it holds no image, is of a kind that is not read, or is damaged.
     """
-    found = read_dicom(content, name, limits, _TAGS)
     decoded = decode_frame(found, name, limits, frame)
     with damage(name, "the DICOM header"):
         if str(found.PhotometricInterpretation) in GREY:

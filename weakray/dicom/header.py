@@ -21,6 +21,7 @@ _KEPT_TAGS = (
     *("Modality", "BodyPartExamined", "Manufacturer", "ManufacturerModelName", "PatientSex", "PatientAge"),
     *("PixelSpacing", "ImagerPixelSpacing", "BurnedInAnnotation", "ConversionType", "ImageType"),
 )
+ID_FACTS = ("patient_id", "study_uid", "sop_uid")  # of `DicomFacts`
 FACT_TAGS = (*_ID_TAGS, *_VIEW_TAGS, *_KEPT_TAGS)
 _OLDEST_YEARS = 90  # older ages single people out; they are told as 90
 _AGE_UNITS = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}  # a year's

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from weakray.dicom.apart import decode_apart
 from weakray.dicom.codestream import frame_size_hw
 from weakray.dicom.reading import damage, pydicom_module
 from weakray.errors import DataError
@@ -46,6 +47,7 @@ _PLUGINS = {
 }
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 _RLE_HEADER = 64
+_ITEM, _MOST_FRAGMENTS = b"\xfe\xff\x00\xe0", 100_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def decode_frame(found: Dataset, name: str, limits: FilmLimits, number: int | No
     with damage(name, "the DICOM pixel data"):
         if header.syntax not in _NATIVE:
             _check_compressed(found, header, wanted, name)
-        stored, bits = _decode(found, header, wanted)
+        stored, bits = _decode(found, header, wanted, name)
     return Frame(stored, bits, header.signed, wanted, count)
 
 
@@ -148,6 +150,21 @@ class _Header:
             raise DataError(f"{name}: {header.rows}×{header.columns} px, expected at least one")
         return header
 
+    def options(self, found: Dataset) -> dict[str, Any]:
+        """The same in pydicom's words, for a decoder that sees the pixels alone."""
+        return {
+            "rows": self.rows,
+            "columns": self.columns,
+            "number_of_frames": self.frames,
+            "samples_per_pixel": int(found.SamplesPerPixel),
+            "planar_configuration": int(found.get("PlanarConfiguration") or 0),
+            "bits_allocated": self.allocated,
+            "bits_stored": self.bits,
+            "pixel_representation": int(self.signed),
+            "photometric_interpretation": self.photometric,
+            "pixel_keyword": "PixelData",
+        }
+
 
 def _check_compressed(found: Dataset, header: _Header, number: int, name: str) -> None:
     """Refuses a stream that would decode to another size than the header's, before its decoder allocates for it."""
@@ -156,6 +173,8 @@ def _check_compressed(found: Dataset, header: _Header, number: int, name: str) -
     tables = None
     if "ExtendedOffsetTable" in found and "ExtendedOffsetTableLengths" in found:
         tables = (found.ExtendedOffsetTable, found.ExtendedOffsetTableLengths)
+    if found.PixelData.count(_ITEM) > header.frames + _MOST_FRAGMENTS:
+        raise DataError(f"{name}: its compressed pixels lie in too many pieces; export it again")
     frame = get_frame(found.PixelData, number - 1, number_of_frames=header.frames, extended_offsets=tables)
     if header.syntax == _RLE:
         # 64 runs double a byte at most; a segment is one byte of each sample, and coding makes it no longer than this
@@ -174,14 +193,15 @@ def _check_compressed(found: Dataset, header: _Header, number: int, name: str) -
         raise DataError(f"{name}: the header says {header.rows}×{header.columns} px, its compressed pixels {shown}")
 
 
-def _decode(found: Dataset, header: _Header, number: int) -> tuple[Stored, int]:
+def _decode(found: Dataset, header: _Header, number: int, name: str) -> tuple[Stored, int]:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.processing import apply_color_lut
 
     if _PLUGINS.get(header.syntax) == "gdcm":
-        _quiet_gdcm()
-    decoder: Any = get_decoder(header.syntax)
-    array, _ = decoder.as_array(found, index=number - 1, decoding_plugin=_PLUGINS.get(header.syntax, ""))
+        array = decode_apart(name, header.syntax, found.PixelData, number - 1, header.options(found))
+    else:
+        decoder: Any = get_decoder(header.syntax)
+        array, _ = decoder.as_array(found, index=number - 1, decoding_plugin=_PLUGINS.get(header.syntax, ""))
     if header.photometric == "PALETTE COLOR":
         coloured = apply_color_lut(array, found)[..., :3]
         return np.asarray(coloured, np.int32), 8 * coloured.dtype.itemsize
@@ -189,12 +209,3 @@ def _decode(found: Dataset, header: _Header, number: int) -> tuple[Stored, int]:
     if header.signed:
         stored -= (stored >> (header.bits - 1)) << header.bits
     return stored, header.bits
-
-
-def _quiet_gdcm() -> None:
-    """Stops the remarks on damaged streams that gdcm writes to stderr from C++."""
-    import gdcm
-
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
-    gdcm.Trace.DebugOff()

@@ -6,8 +6,9 @@ import io
 import logging
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _PREAMBLE = 128
 _MAGIC = b"DICM"
 _BARE_STARTS = (b"\x02\x00\x00\x00", b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x08\x00\x16\x00")
+_MOST_ELEMENTS = 100_000
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -38,6 +40,8 @@ def pydicom_module() -> ModuleType:
         ) from None
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     logging.getLogger("pydicom").propagate = False
+    # not by catch_warnings, which one thread would undo under another
+    warnings.filterwarnings("ignore", module=r"(pydicom|pylibjpeg|openjpeg|rle|jpeg_ls)(\.|$)")
     return pydicom
 
 
@@ -54,20 +58,21 @@ def damage(name: str, what: str) -> Iterator[None]:
         DataError: naming the kind of failure.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on odd headers, which quote them
-            yield
+        yield
     except WeakrayError:
         raise
     except MemoryError:
         raise DataError(f"{name}: {what} does not fit into memory; store it smaller") from None
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    # On damaged bytes pydicom and the decoders raise nearly every kind there is; those written in Rust panic, which
-    # Python sees as a BaseException.
-    except BaseException as error:  # noqa: BLE001
-        kind = type(error).__name__
-        raise DataError(f"{name}: {what} is damaged or not understood ({kind}); export it again") from None
+    except Exception as error:  # noqa: BLE001 - on damaged bytes pydicom and the decoders raise nearly every kind there is
+        raise _damaged(name, what, error) from None
+    except BaseException as error:  # a panic of the RLE decoder, which is Rust, is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _damaged(name, what, error) from None
+
+
+def _damaged(name: str, what: str, error: BaseException) -> DataError:
+    return DataError(f"{name}: {what} is damaged or not understood ({type(error).__name__}); export it again")
 
 
 def read_dicom(content: bytes, name: str, limits: FilmLimits, tags: Sequence[str | int] | None = None) -> FileDataset:
@@ -84,16 +89,29 @@ def read_dicom(content: bytes, name: str, limits: FilmLimits, tags: Sequence[str
         DataError: if it is no DICOM, or damaged.
     """
     pydicom = pydicom_module()
+    from pydicom.filereader import read_partial
+
     limits.check_bytes(len(content), name)
     if not is_dicom(content):
         raise DataError(f"{name}: expected a DICOM file, got none ({len(content)} bytes)")
     with damage(name, "the DICOM header"):
         _check_inflated(content, name, limits)
-        found: FileDataset = pydicom.dcmread(
-            io.BytesIO(content), force=True, specific_tags=None if tags is None else list(tags)
-        )
+        wanted = None if tags is None else [pydicom.tag.Tag(tag) for tag in tags]
+        found: FileDataset = read_partial(io.BytesIO(content), _counting(name), force=True, specific_tags=wanted)
         _settle_syntax(found)
     return found
+
+
+def _counting(name: str) -> Callable[[object, object, int], bool]:
+    """Stops at no element, but refuses a file of so many that reading them would take minutes."""
+    numbers = count()
+
+    def stop(_tag: object, _vr: object, _length: int) -> bool:
+        if next(numbers) > _MOST_ELEMENTS:
+            raise DataError(f"{name}: more than {_MOST_ELEMENTS} elements in its header; export it again")
+        return False
+
+    return stop
 
 
 def _check_inflated(content: bytes, name: str, limits: FilmLimits) -> None:
