@@ -29,18 +29,21 @@ function holds(bytes, word) {
 /** Bytes of base64 text as a blob; no data: address, so that the strictest content policy holds. */
 export const fromBase64 = (text, type) => new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], { type });
 
+/** A decoded film. A grey one takes a byte a pixel; its picture exists only while it is shown. */
 export class Film {
-  #source; // Uint32Array, RGBA as decoded
-  #context;
+  #pixels; // Uint8Array of greys, or Uint32Array of RGBA where the film has colours
+  #size; // of the picture: width, height
+  #context = null;
   #shown = "";
 
-  constructor(width, height, context) {
+  /** `picture` is ImageData; `width` and `height` are the stored film's, which may be larger. */
+  constructor(width, height, picture) {
     this.width = width;
     this.height = height;
-    this.canvas = context.canvas;
-    this.#context = context;
-    this.#source = new Uint32Array(context.getImageData(0, 0, this.canvas.width, this.canvas.height).data.buffer);
-    this.histogram = histogramOf(this.#source);
+    this.#size = [picture.width, picture.height];
+    const colours = new Uint32Array(picture.data.buffer);
+    this.#pixels = isGrey(colours) ? Uint8Array.from(colours, (value) => value & 255) : colours;
+    this.histogram = histogramOf(this.#pixels);
   }
 
   static async from(blob) {
@@ -51,23 +54,35 @@ export class Film {
     const context = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     bitmap.close();
-    return new Film(width, height, context);
+    return new Film(width, height, context.getImageData(0, 0, canvas.width, canvas.height));
   }
 
-  /** Draws the film into its canvas under a tone `{level, width, invert}` of grey values 0…255. */
-  render({ level, width, invert }) {
+  /** The film as a canvas under a tone `{level, width, invert}` of grey values 0…255. */
+  picture({ level, width, invert }) {
     const key = `${level} ${width} ${invert}`;
-    if (key === this.#shown) return;
+    if (key === this.#shown) return this.#context.canvas;
+    this.#context ??= new OffscreenCanvas(...this.#size).getContext("2d", { alpha: false });
     this.#shown = key;
     const table = toneTable(level, width, invert);
-    const picture = this.#context.createImageData(this.canvas.width, this.canvas.height);
+    const picture = this.#context.createImageData(...this.#size);
     const out = new Uint32Array(picture.data.buffer);
-    const source = this.#source;
-    for (let i = 0; i < out.length; i++) {
-      const value = source[i];
-      out[i] = 0xff000000 | (table[(value >> 16) & 255] << 16) | (table[(value >> 8) & 255] << 8) | table[value & 255];
+    if (this.#pixels instanceof Uint8Array) {
+      const greys = Uint32Array.from(table, (grey) => 0xff000000 | (grey << 16) | (grey << 8) | grey);
+      for (let i = 0; i < out.length; i++) out[i] = greys[this.#pixels[i]];
+    } else {
+      for (let i = 0; i < out.length; i++) {
+        const value = this.#pixels[i];
+        out[i] = 0xff000000 | (table[(value >> 16) & 255] << 16) | (table[(value >> 8) & 255] << 8) | table[value & 255];
+      }
     }
     this.#context.putImageData(picture, 0, 0);
+    return this.#context.canvas;
+  }
+
+  /** Gives the picture's memory back. */
+  release() {
+    this.#context = null;
+    this.#shown = "";
   }
 
   /** The tone of a preset; all but `full` look at this film's own grey values. */
@@ -88,9 +103,12 @@ export function toneTable(level, width, invert) {
   });
 }
 
-function histogramOf(source) {
+const isGrey = (colours) => colours.every((value) => (value & 255) === ((value >> 8) & 255) && (value & 255) === ((value >> 16) & 255));
+
+function histogramOf(pixels) {
   const counts = new Uint32Array(256);
-  for (let i = 0; i < source.length; i++) counts[(source[i] >> 8) & 255]++; // green: a grey film's planes are equal
+  const shift = pixels instanceof Uint8Array ? 0 : 8; // of colours, the green
+  for (let i = 0; i < pixels.length; i++) counts[(pixels[i] >> shift) & 255]++;
   return counts;
 }
 

@@ -217,7 +217,7 @@ function renderPanel() {
     return;
   }
   at("headline").textContent = now.status === "waiting" ? say("waitingBusy", { n: now.waitS }) : say(now.status === "reading" ? "reading" : "idle");
-  at("standfirst").textContent = "";
+  at("standfirst").textContent = now.status === "idle" && !now.alert ? say("idleHint") : "";
   list.clear();
   at("detail").replaceChildren();
 }

@@ -27,15 +27,14 @@ export class Stage {
     new ResizeObserver(() => this.#resized()).observe(view);
   }
 
-  /** Shows a film; `keep` keeps place and tone, for the same film decoded by another hand. */
-  show(film, keep = false) {
+  /** Shows a film, fitted and as it is; null shows nothing. */
+  show(film) {
+    if (this.film !== film) this.film?.release();
     this.film = film;
     this.#overlay = null;
-    if (!keep) {
-      this.tone = { ...FULL };
-      this.#followsSize = true;
-    }
-    if (film && this.#followsSize) this.place = fitted(film, this.#size());
+    this.tone = { ...FULL };
+    this.#followsSize = true;
+    if (film) this.place = fitted(film, this.#size());
     this.redraw();
     this.lay(null);
   }
@@ -110,8 +109,7 @@ export class Stage {
     context.fillStyle = this.#colours.stage;
     context.fillRect(0, 0, context.canvas.width, context.canvas.height);
     if (!this.film) return;
-    this.film.render(this.tone);
-    this.#placed(context, this.film.canvas);
+    this.#placed(context, this.film.picture(this.tone));
   }
 
   #drawAbove() {
@@ -128,7 +126,7 @@ export class Stage {
     context.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     const { detector, truth: green } = this.#colours;
     boxes.forEach((box, rank) => this.#box(box.xyxy_px, detector, rank ? 1.5 : 2.2, []));
-    for (const box of truth) this.#box(box.xyxy_px, green, 2, [7, 4]);
+    for (const box of truth) this.#box(box.xyxy_px, green, 2, [10, 3]);
     for (const box of truth) if (box.label) this.#label(box, box.label, green, false);
     for (const box of boxes) this.#label(box, figure(box.score), detector, true);
   }
@@ -154,7 +152,7 @@ export class Stage {
     const [x, y, w, h] = this.#inView(xyxy);
     context.lineJoin = "round";
     context.setLineDash(dash);
-    for (const [style, extra] of [["rgba(0, 0, 0, .5)", 2], [colour, 0]]) {
+    for (const [style, extra] of [["rgba(0, 0, 0, .5)", 1.6], [colour, 0]]) {
       context.strokeStyle = style;
       context.lineWidth = width + extra;
       context.strokeRect(x, y, w, h);

@@ -48,8 +48,10 @@ export class ThumbStrip {
     const scale = SIDE_PX / Math.max(film.width, film.height);
     canvas.width = Math.max(1, Math.round(film.width * scale));
     canvas.height = Math.max(1, Math.round(film.height * scale));
-    film.render({ level: 127.5, width: 255, invert: false });
-    canvas.getContext("2d").drawImage(film.canvas, 0, 0, canvas.width, canvas.height);
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(film.picture({ level: 127.5, width: 255, invert: false }), 0, 0, canvas.width, canvas.height);
+    film.release(); // the stage makes its own when it draws
     tab.append(canvas, say("filmNumber", { n: index + 1 }));
     tab.addEventListener("click", () => this.#onPick(index));
     return tab;

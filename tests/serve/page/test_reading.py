@@ -51,7 +51,7 @@ def test_headline_says_what_is_flagged_and_what_wants_a_second_look(page: Page) 
 def test_confidence_stands_in_words_and_number_with_the_threshold(page: Page) -> None:
     row = answered(page).locator("[data-finding='Pleural Effusion']")
     assert row.get_attribute("aria-label") == (
-        "Pleural Effusion: possible, 33\u00a0%. Flagged from 25\u00a0% on. 2 boxes, best score 0.81."
+        "Pleural Effusion: possible, 33\u00a0%. Threshold 25\u00a0%: flagged. 2 boxes, best score 0.81."
     )
     bar, fill, tick = (row.locator(name).bounding_box() for name in (".bar", ".fill", ".threshold"))
     assert bar
