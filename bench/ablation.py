@@ -162,6 +162,9 @@ def _chosen(config: AblationConfig, folder: RunFolder, dataset: Dataset, ensembl
         if among.any() and not among.all():
             recipes[NAMES[name]] = pick(tried, maps, among)
     recipes["gate"] = pick(tried, maps, gates=(0.0,))
+    if maps.offsets:
+        straight = dataclasses.replace(maps, offsets={})
+        recipes["centring"] = pick(_tried(folder, "straight", searched, straight, findings), straight)
     if ensemble.hierarchy != "none":
         flat = dataclasses.replace(maps, probabilities=_flat_probabilities(config, dataset, ensemble, image_ids))
         recipes[HIERARCHY] = pick(_tried(folder, "flat", searched, flat, findings), flat)

@@ -88,7 +88,9 @@ class Cutter:
     def fine(self, kind: Kind) -> list[FineMap]:
         """The finding's upsampled maps of a kind."""
         members, source, exponent = kind
-        mapped = self._maps.mean([source.name(member, self._class_id) for member in members])[self._rows]
+        mapped = self._maps.mean([source.name(member, self._class_id) for member in members], self._resolution)[
+            self._rows
+        ]
         placements = [self._maps.placements[i] for i in self._rows]
         weighted = self._weighted(mapped, exponent)
         return [fine_map(own, place, self._resolution) for own, place in zip(weighted, placements, strict=True)]

@@ -31,6 +31,7 @@ from weakray.files import replacing
 from weakray.runs import RunFolder, open_run
 
 _PART = "boxes.part.jsonl"
+_SAVED_CELLS = 48
 
 
 class GenerateConfig(StrictModel):
@@ -148,9 +149,11 @@ def _append(lines: TextIO, image_ids: Sequence[str], boxes: Sequence[Detections]
 def _save_maps(folder: RunFolder, image_id: str, own: Sequence[MapArray], recipe: Recipe) -> None:
     """`maps`: float16 `(k, h, w)` in [0, 1] on the finest finding's grid; times `scale` `(k,)` they are the raw maps.
 
-    Grad-CAM's raw values would vanish in float16.
+    Grad-CAM's raw values would vanish in float16. A grid of more than 48 cells a side is halved, and halved again.
     """
     grid = max((one.shape for one in own), key=lambda size: size[0] * size[1])
+    while max(grid) > _SAVED_CELLS:
+        grid = (-(-grid[0] // 2), -(-grid[1] // 2))
     maps = np.stack([to_grid(torch.from_numpy(one[None]), grid)[0].numpy() for one in own])
     high = maps.max(axis=(1, 2))
     own_scale = np.array([finding.method not in UNIT_RANGE for finding in recipe.findings])

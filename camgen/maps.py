@@ -5,9 +5,10 @@ Raw means not scaled in each image: scaling destroys comparability between findi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -52,6 +53,7 @@ UNIT_RANGE: frozenset[str] = frozenset({"pcam", "random"})  # maps whose values 
 PER_PLACE: frozenset[str] = frozenset(
     {"gradcam", "hirescam", "elementwise", "xgradcam", "layercam", "eigengradcam", "fullgrad", "dff", "layercam-fused"}
 )
+OWN_GRID: frozenset[str] = frozenset({"fullgrad", "layercam-fused"})  # maps made of several layers, at none's places
 _NO_GRADIENT = frozenset({"eigencam", "scorecam", "ablationcam"})
 _Part = tuple[str, str, int]  # method, layer, finding
 MapArray = npt.NDArray[np.float32]
@@ -106,6 +108,8 @@ class MapSet:
         member_probabilities: `(m, n, k)`, each member's own.
         grid_hw: height and width of the finest member's last map.
         flat_channels: how many of the images' and members' channels Score-CAM left out.
+        offsets: how far down and right of its own place a cell of a member's layer looks, as fractions of the square's
+            side; a layer that is not there looks straight.
     """
 
     image_ids: list[str]
@@ -115,6 +119,7 @@ class MapSet:
     member_probabilities: npt.NDArray[np.float64]
     grid_hw: tuple[int, int]
     flat_channels: int = 0
+    offsets: Mapping[tuple[int, str], tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def concat(cls, parts: Sequence[MapSet]) -> MapSet:
@@ -127,14 +132,32 @@ class MapSet:
             np.concatenate([part.member_probabilities for part in parts], axis=1),
             parts[0].grid_hw,
             sum(part.flat_channels for part in parts),
+            parts[0].offsets,
         )
 
-    def mean(self, names: Sequence[MapName]) -> MapArray:
-        """Raw maps `(n, h, w)` averaged on the finest one's grid: one finding's of several members."""
+    def mean(self, names: Sequence[MapName], resolution: int) -> MapArray:
+        """Raw maps averaged: one finding's of several members.
+
+        Args:
+            names: whose maps.
+            resolution: grid samples along a side at least, of maps whose cells do not look straight: they are moved to
+                where they look, and between coarse cells that would blur them.
+
+        Returns:
+            `(n, h, w)` on the finest one's grid, or on a whole multiple of it that has the resolution.
+        """
         own = [torch.from_numpy(self.maps[name]) for name in names]
+        offsets = [self._offset(name) for name in names]
         grid = max((tuple(one.shape[1:]) for one in own), key=lambda size: size[0] * size[1])
+        if any(offset != (0.0, 0.0) for offset in offsets):
+            finer = max(1, math.ceil(resolution / min(grid)))
+            grid = tuple(finer * side for side in grid)
+            own = [moved(one, offset, grid) for one, offset in zip(own, offsets, strict=True)]
         mean: MapArray = torch.stack([to_grid(one, grid) for one in own]).mean(0).numpy()
         return mean
+
+    def _offset(self, name: MapName) -> tuple[float, float]:
+        return (0.0, 0.0) if name.method in OWN_GRID else self.offsets.get((name.member, name.layer), (0.0, 0.0))
 
 
 def raw_maps(
@@ -348,6 +371,23 @@ def to_grid(maps: Tensor, size_hw: tuple[int, ...]) -> Tensor:
     if tuple(maps.shape[1:]) == size_hw:
         return maps
     return functional.interpolate(maps[:, None], size=size_hw, mode="bilinear", align_corners=False)[:, 0]
+
+
+def moved(maps: Tensor, offset: tuple[float, float], size_hw: tuple[int, ...]) -> Tensor:
+    """`(n, h, w)` → `(n, *size_hw)`, bilinear, each cell's value put where the cell looks; borders are carried on.
+
+    Args:
+        maps: over a square.
+        offset: how far down and right of its own place a cell looks, as fractions of the square's sides.
+        size_hw: of the finer grid.
+    """
+    sides = []
+    for cells, samples, shift in zip(maps.shape[1:], size_hw, offset, strict=True):
+        at = ((torch.arange(samples, dtype=torch.float64) + 0.5) / samples - shift) * cells - 0.5
+        # A sample takes from each cell what its tent leaves at that distance.
+        tent = 1 - (at.clamp(0, cells - 1)[:, None] - torch.arange(cells)).abs()
+        sides.append(tent.clamp(min=0).to(maps))
+    return torch.einsum("yh,nhw,xw->nyx", sides[0], maps, sides[1])
 
 
 def is_empty(maps: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from camgen.mapper import Making
 from camgen.maps import UNIT_RANGE, Engine, MapArray, MapName, MapSet, Method, Views
 from camgen.methods.masked import MaskedPasses
 from camgen.methods.target import Target
+from camgen.offsets import LayerOffset
 from camgen.prior import Prior
 from camgen.random_maps import random_maps
 from camgen.scoring import DUPLICATE_IOU, without_duplicates
@@ -90,6 +92,7 @@ class Recipe(StrictModel):
         DUPLICATE_IOU, gt=0, le=1, description="overlap above which the worse of two boxes goes"
     )
     seed: int = Field(0, ge=0, description="of the random maps")
+    offsets: tuple[LayerOffset, ...] = Field((), description="layers whose cells do not look straight; () moves no map")
     findings: tuple[FindingRecipe, ...] = Field(..., min_length=1, description="one entry a finding")
 
     @property
@@ -141,13 +144,14 @@ class Recipe(StrictModel):
 
     def maps(self, maps: MapSet) -> list[MapArray]:
         """The recipe's map of every finding, `(n, h, w)` each: its method's, its members' mean, under its prior."""
+        maps = replace(maps, offsets={(one.member, one.layer): (one.down, one.right) for one in self.offsets})
         columns = []
         for k, finding in enumerate(self.findings):
             source = finding.wanted
             if source is None:
                 mapped = random_maps(maps.image_ids, finding.name, maps.grid_hw, self.seed)
             else:
-                mapped = maps.mean([source.name(member, k) for member in finding.members])
+                mapped = maps.mean([source.name(member, k) for member in finding.members], self.resolution)
             if finding.prior is not None:
                 size_hw = (mapped.shape[1], mapped.shape[2])
                 mapped = mapped * np.stack([finding.prior.weight(place, size_hw) for place in maps.placements])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from camgen.components import Components
 from camgen.mapper import Making, map_dataset
 from camgen.maps import UNIT_RANGE, Engine, MapName, MapSet
 from camgen.methods.masked import MaskedPasses
+from camgen.offsets import LayerOffset, measure_all
 from camgen.prior import Prior, fit_prior
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores
 from camgen.rivals import PLAIN_GRADCAM, gradcam_single, random_map
@@ -83,6 +85,7 @@ class SearchConfig(StrictModel):
     folds: int = Field(5, ge=2, description="folds of the cross-validation, patients kept together")
     resolution: int = Field(96, ge=1, description="grid samples along a map's side on which components are found")
     min_area: float = Field(0.0005, ge=0, lt=1, description="smallest component, as a fraction of the image")
+    centre_maps: bool = Field(True, description="measure where the cells of maps look, and move the maps there")
     rivals: bool = Field(True, description="fit the rivals' recipes too")
     map_batch: int = Field(16, ge=1, description="images a forward pass")
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
@@ -166,9 +169,12 @@ def tune_images(dataset: Dataset) -> tuple[BoxTruth, list[str]]:
 def tune_maps(config: SearchConfig, ensemble: Ensemble, dataset: Dataset, image_ids: Sequence[str]) -> MapSet:
     """All that the search looks at of the images."""
     wanted = _wanted(config, len(ensemble.members), len(dataset.taxonomy))
-    making = Making(config.engine, MaskedPasses(config.masked_memory_mib * 2**20, config.masked_bf16))
+    passes = MaskedPasses(config.masked_memory_mib * 2**20, config.masked_bf16)
+    making = Making(config.engine, passes)
+    offsets = measure_all(ensemble, wanted) if config.centre_maps else {}
     stream = map_dataset(ensemble, dataset, image_ids, wanted, making, config.map_batch, config.workers)
-    return MapSet.concat(list(tqdm(stream, total=-(-len(image_ids) // config.map_batch), desc="maps", disable=None)))
+    parts = list(tqdm(stream, total=-(-len(image_ids) // config.map_batch), desc="maps", disable=None))
+    return replace(MapSet.concat(parts), offsets=offsets)
 
 
 def search(
@@ -235,6 +241,10 @@ def choose(
         resolution=config.resolution,
         min_area=config.min_area,
         seed=config.seed,
+        offsets=tuple(
+            LayerOffset(member=member, layer=layer, down=down, right=right)
+            for (member, layer), (down, right) in maps.offsets.items()
+        ),
         findings=tuple(entries),
     )
     return recipe, gates

@@ -23,16 +23,8 @@ from weakray.dataset import Dataset
 from weakray.files import read_json
 from weakray.taxonomy import Finding, Taxonomy
 
-LEFT_OUT = {
-    "mean-over-members",
-    "views",
-    "early-layers",
-    "per-finding-threshold",
-    "prior",
-    "merging",
-    "calibration",
-    "gate",
-}
+LEFT_OUT = {"mean-over-members", "views", "early-layers", "per-finding-threshold", "prior"}
+LEFT_OUT |= {"centring", "merging", "calibration", "gate"}
 
 
 @pytest.fixture
@@ -70,6 +62,8 @@ def test_one_ingredient_is_left_out_at_a_time(
     }
     for name, without in lacks.items():
         assert all(without(entry) for entry in recipes[name].findings), name
+    assert recipes["full"].offsets
+    assert not recipes["centring"].offsets
     assert len({entry.threshold for entry in recipes["per-finding-threshold"].findings}) == 1
     assert len({entry.members for entry in recipes["best-single-member"].findings}) == 1
     assert recipes["best-single-member"].probability == "members"

@@ -11,6 +11,7 @@ import pytest
 from camgen.calibration import FEATURES, Calibration
 from camgen.layers import LAST
 from camgen.maps import MapName, MapSet
+from camgen.offsets import LayerOffset
 from camgen.prior import Prior, fit_prior
 from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores, to_pixels
 from tests.camgen.makers import named, placed
@@ -140,6 +141,26 @@ def test_a_prior_takes_a_box_from_where_the_finding_never_is() -> None:
         made = recipe(entry("A", members=(0,), max_boxes=1, **changes))
         (found,) = made.apply(made.maps(maps), np.ones((1, 1)), maps.placements)
         assert found.boxes_xyxy_px[0, [0, 2]].mean() == pytest.approx(x, abs=4)
+
+
+def test_a_recipe_from_before_offsets_moves_no_map(tmp_path: Path) -> None:
+    made = recipe(entry("A", members=(0,)), resolution=64)
+    path = tmp_path / "recipe.yaml"
+    off = made.model_copy(update={"offsets": (LayerOffset(member=0, layer=LAST, down=0.125, right=0.0),)})
+    off.save(path)
+    maps = map_set(1, 1)
+    drawn = np.zeros((1, 16, 16), np.float32)
+    drawn[0, 6:8, 6:9] = 0.9
+    maps.maps[MapName(0, "pcam", LAST, 0)] = drawn
+    assert Recipe.load(path).maps(maps)[0].shape == (1, 64, 64)
+    lower, higher = (one.apply(one.maps(maps), np.ones((1, 1)), maps.placements)[0] for one in (off, made))
+    # An eighth of a square of 80 pixels.
+    assert lower.boxes_xyxy_px[0] - higher.boxes_xyxy_px[0] == pytest.approx([0, 10, 0, 10], abs=0.3)
+    values = read_yaml(path)
+    del values["offsets"]
+    write_yaml(path, values)
+    (same,) = Recipe.load(path).apply(Recipe.load(path).maps(maps), np.ones((1, 1)), maps.placements)
+    assert (same.boxes_xyxy_px == higher.boxes_xyxy_px).all()
 
 
 def test_near_components_are_merged_where_the_recipe_says_so() -> None:

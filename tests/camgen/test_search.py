@@ -253,6 +253,7 @@ def test_views_targets_and_masked_passes_are_searched_and_carried(tmp_path: Path
     assert {name.split("/")[0] for name in tried} == set(sources)
     recipe = Recipe.load(result.recipe)
     assert recipe.masked_bf16
+    assert {one.member for one in recipe.offsets} == {0, 1}
     assert recipe.making(1).passes.budget_bytes == 2**20
     # Whatever was chosen for a finding, search, generate and explain make the same boxes of it.
     kinds = [MapSource.parse(source) for source in sources]
