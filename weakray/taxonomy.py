@@ -1,9 +1,14 @@
-"""The findings, their class tree and their other names."""
+"""The findings, their class tree and their other names.
+
+A name may mean one thing in one data set and another elsewhere (NIH's `Infiltration`, PadChest's `infiltrates`), so a
+finding has synonyms that hold everywhere and synonyms that hold in a named data set.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,14 +16,28 @@ from typing import Any
 from weakray.errors import DataError
 from weakray.files import read_yaml, write_yaml
 
+_EVERYWHERE = "all"  # the key of synonyms that hold in every data set
+
 
 @dataclass(frozen=True)
 class Finding:
-    """A class: its name, its parent in the tree (None for a root) and the other names data sets give it."""
+    """A class of the taxonomy.
+
+    Attributes:
+        name: what it is called here.
+        parent: its parent in the tree; None for a root.
+        synonyms: its other names, whatever the data set.
+        synonyms_in: (data set, its names there), e.g. `("padchest", ("heart insufficiency",))`.
+    """
 
     name: str
     parent: str | None = None
     synonyms: tuple[str, ...] = ()
+    synonyms_in: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def names_in(self, source: str | None) -> tuple[str, ...]:
+        """The names by which a data set may call it; None: those that hold everywhere."""
+        return (self.name, *self.synonyms, *(name for at, names in self.synonyms_in if at == source for name in names))
 
 
 @dataclass(frozen=True)
@@ -33,12 +52,16 @@ class Taxonomy:
     ignored: tuple[str, ...] = field(default=())  # names that mean "none of these", e.g. "No Finding"
 
     def __post_init__(self) -> None:
-        known: dict[str, str] = {}
-        for finding in self.findings:
-            for name in (finding.name, *finding.synonyms):
-                if _plain(name) in known:
-                    raise DataError(f"taxonomy: the name {name!r} stands for two findings; keep it at one of them")
-                known[_plain(name)] = finding.name
+        for source in (None, *self.sources):
+            known: set[str] = set()
+            for finding in self.findings:
+                for name in finding.names_in(source):
+                    if _plain(name) in known:
+                        where = "" if source is None else f" in {source}"
+                        raise DataError(
+                            f"taxonomy: the name {name!r} stands for two findings{where}; keep it at one of them"
+                        )
+                    known.add(_plain(name))
         for finding in self.findings:
             seen, at = {finding.name}, finding.parent
             while at is not None:
@@ -63,6 +86,18 @@ class Taxonomy:
         return {finding.name: i for i, finding in enumerate(self.findings)}
 
     @cached_property
+    def sources(self) -> list[str]:
+        """The data sets that have synonyms of their own, sorted."""
+        return sorted({source for finding in self.findings for source, _ in finding.synonyms_in})
+
+    def spoken_in(self, source: str) -> Taxonomy:
+        """The taxonomy as a data set speaks: its synonyms hold, those of other data sets do not."""
+        return replace(
+            self,
+            findings=tuple(replace(f, synonyms=f.names_in(source)[1:], synonyms_in=()) for f in self.findings),
+        )
+
+    @cached_property
     def parents(self) -> list[int | None]:
         """Class id of each finding's parent, None for a root."""
         return [None if finding.parent is None else self.index[finding.parent] for finding in self.findings]
@@ -82,7 +117,7 @@ class Taxonomy:
 
     @cached_property
     def _resolved(self) -> dict[str, int]:
-        return {_plain(n): i for i, f in enumerate(self.findings) for n in (f.name, *f.synonyms)}
+        return {_plain(n): i for i, f in enumerate(self.findings) for n in f.names_in(None)}
 
     def resolve(self, name: str) -> int | None:
         """Class id of a name or synonym; None for a name that means "no finding".
@@ -105,12 +140,12 @@ class Taxonomy:
         Raises:
             DataError: if a finding of one taxonomy matches two of the other.
         """
-        theirs = [{_plain(name) for name in (finding.name, *finding.synonyms)} for finding in other.findings]
+        theirs = [{_plain(name) for name in finding.names_in(None)} for finding in other.findings]
         exact = {_plain(finding.name): j for j, finding in enumerate(other.findings)}
         pairs = [(i, exact[_plain(f.name)]) for i, f in enumerate(self.findings) if _plain(f.name) in exact]
         ours_done, theirs_done = ({pair[side] for pair in pairs} for side in (0, 1))
         for i, finding in enumerate(self.findings):
-            ours = {_plain(name) for name in (finding.name, *finding.synonyms)}
+            ours = {_plain(name) for name in finding.names_in(None)}
             if i not in ours_done:
                 pairs += [(i, j) for j, names in enumerate(theirs) if j not in theirs_done and ours & names]
         for side, one, two in ((0, self, other), (1, other, self)):
@@ -131,21 +166,25 @@ class Taxonomy:
             entry: dict[str, Any] = {"name": finding.name}
             if finding.parent is not None:
                 entry["parent"] = finding.parent
-            if finding.synonyms:
+            if finding.synonyms_in:
+                everywhere = {_EVERYWHERE: list(finding.synonyms)} if finding.synonyms else {}
+                entry["synonyms"] = everywhere | {source: list(names) for source, names in finding.synonyms_in}
+            elif finding.synonyms:
                 entry["synonyms"] = list(finding.synonyms)
             findings.append(entry)
         return {"findings": findings, "ignored": list(self.ignored)}
 
     @classmethod
     def from_dict(cls, value: Any, origin: str = "taxonomy") -> Taxonomy:
-        """Reads the YAML form; unknown keys are refused."""
+        """Reads the YAML form; unknown keys are refused.
+
+        `synonyms` is a list of names that hold everywhere, or data set → list, `all` standing for everywhere.
+        """
         try:
             entries: Sequence[dict[str, Any]] = value["findings"]
             extra = set(value) - {"findings", "ignored"}
             extra |= {key for entry in entries for key in entry} - {"name", "parent", "synonyms"}
-            findings = tuple(
-                Finding(str(e["name"]), e.get("parent"), tuple(str(s) for s in e.get("synonyms", ()))) for e in entries
-            )
+            findings = tuple(Finding(str(e["name"]), e.get("parent"), *_synonyms(e.get("synonyms"))) for e in entries)
         except (KeyError, TypeError) as error:
             raise DataError(f"{origin}: expected `findings:`, a list of name/parent/synonyms; got {error!r}") from None
         if extra:
@@ -169,5 +208,20 @@ class Taxonomy:
         write_yaml(path, self.to_dict())
 
 
+def _synonyms(value: Any) -> tuple[tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...]]:
+    """Synonyms that hold everywhere, and those of each data set.
+
+    Raises:
+        TypeError: if the value is neither a list of names nor data set → list of names.
+    """
+    lists = value if isinstance(value, Mapping) else {_EVERYWHERE: value or ()}
+    if any(isinstance(names, str) for names in lists.values()):
+        raise TypeError(f"synonyms {value!r}: expected a list")
+    read = {str(source): tuple(str(name) for name in names) for source, names in lists.items()}
+    return read.pop(_EVERYWHERE, ()), tuple(read.items())
+
+
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").split()).casefold()
+    """Names are compared without case, accents and doubled spaces, an underscore as a space."""
+    letters = unicodedata.normalize("NFKD", name.replace("_", " ").casefold().replace("œ", "oe").replace("æ", "ae"))
+    return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).split())

@@ -56,6 +56,8 @@ def test_refuses_trees_that_are_none(findings: tuple[Finding, ...], message: str
     [
         ({"findings": [{"name": "A", "color": "red"}]}, "unknown keys"),
         ({"findings": []}, "at least one finding"),
+        ({"findings": [{"name": "A", "synonyms": "B"}]}, "synonyms 'B': expected a list"),
+        ({"findings": [{"name": "A", "synonyms": {"nih": "B"}}]}, "expected a list"),
         ({}, "expected `findings:`"),
         (None, "expected `findings:`"),
     ],
@@ -91,3 +93,25 @@ def test_an_ambiguous_synonym_is_refused() -> None:
     for one, two in ((wide, narrow), (narrow, wide)):
         with pytest.raises(DataError, match=text):
             one.shared_with(two)
+
+
+def test_a_synonym_may_hold_in_one_data_set_alone() -> None:
+    tree = Taxonomy(
+        (
+            Finding("Opacity", None, (), (("nih", ("Infiltration",)),)),
+            Finding("Infiltrates", None, ("Infiltrat",), (("padchest", ("Infiltration",)),)),
+        )
+    )
+    assert tree.sources == ["nih", "padchest"]
+    assert tree.spoken_in("nih").resolve("infiltration") == 0
+    assert tree.spoken_in("padchest").resolve("infiltration") == 1
+    with pytest.raises(DataError, match="unknown finding 'infiltration'"):
+        tree.resolve("infiltration")
+    assert Taxonomy.from_dict(tree.to_dict()) == tree
+    with pytest.raises(DataError, match="the name 'Opacity' stands for two findings in nih; keep it at one"):
+        Taxonomy((Finding("Opacity"), Finding("Mass", None, (), (("nih", ("Opacity",)),))))
+
+
+def test_names_are_compared_without_accents() -> None:
+    tree = Taxonomy((Finding("Œdème"), Finding("Épanchement pleural")))
+    assert (tree.resolve("oedeme"), tree.resolve("EPANCHEMENT_pleural")) == (0, 1)
