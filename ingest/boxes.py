@@ -26,7 +26,8 @@ class RawBox:
         class_id: its finding.
         xywh: left, top, width, height; NaN where the source had no number.
         frame_wh: width and height of the frame that `xywh` refers to; None when that is the stored image.
-        crowd: True for a region of many instances, which is no box.
+        crowd: True for a region of many instances, or one marked as difficult, which is no box to score by.
+        label: the data set's own name of the finding.
     """
 
     item: str
@@ -35,6 +36,7 @@ class RawBox:
     xywh: tuple[float, float, float, float]
     frame_wh: tuple[float, float] | None = None
     crowd: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def take_boxes(
 def _place(box: RawBox, size_hw: tuple[int, int]) -> tuple[Edges, bool] | Rejection:
     """The box in its image to 0.001 px, and whether the border cut it."""
     if box.crowd:
-        detail = "a region of many instances (iscrowd); draw a box round each, or leave it out"
+        detail = "a region of many instances (iscrowd), or marked as difficult; draw a box round each, or leave it out"
         return Rejection(box.item, "crowd", detail)
     (left, top, width, height), (image_h, image_w) = box.xywh, size_hw
     frame_w, frame_h = box.frame_wh or (image_w, image_h)

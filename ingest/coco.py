@@ -4,7 +4,10 @@ COCO boxes are complete: whatever category has no box in an image was looked for
 (image, category) pair of tune and test is annotated, except where one of its boxes was refused (a crowd region, no
 area, outside the image), and except a finding that is present only through a child in the class tree.
 
-Labels are 1 for the categories that have an annotation in the image, 0 for the others; or those of a table.
+Labels are 1 for the categories that have an annotation in the image, 0 for the others; or those of a table. Categories
+are the user's own names, so one that the taxonomy does not know is an error and not dropped.
+
+Source of truth: the data format of the COCO data set (cocodataset.org, "Object detection").
 """
 
 from __future__ import annotations
@@ -17,12 +20,15 @@ from pydantic import Field
 
 from ingest.boxes import RawBox, take_boxes
 from ingest.coco_json import CocoBox, CocoFile, CocoImage, read_coco
-from ingest.findings import Vocabulary, lift, stronger
+from ingest.coverage import Coverage, LabelCount
+from ingest.findings import Vocabulary, lift, refuse_box, stronger
 from ingest.label_csv import LabelTable, read_labels
 from ingest.listing import list_folder
 from ingest.result import IngestResult
+from ingest.settings import TAXONOMY
 from ingest.splits import SplitSettings, count_patients, split_patients, split_warnings
 from ingest.take import ImageRow, TakenImages, take_images
+from ingest.taxonomies import load_taxonomy
 from ingest.thin import thin_train
 from ingest.write import refuse_empty, refuse_nested, write_taken
 from weakray.config import StrictModel
@@ -34,7 +40,7 @@ from weakray.taxonomy import Taxonomy
 class CocoConfig(StrictModel):
     """Settings of `weakray ingest coco`."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"images", "annotations", "labels", "taxonomy", "out", "workers"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"images", "annotations", "labels", "out", "workers"})
 
     images: Path = Field(description="folder that the file names are relative to")
     annotations: Path = Field(description="COCO json with images, annotations and categories")
@@ -47,7 +53,7 @@ class CocoConfig(StrictModel):
         description="CSV of image_id (the json's id) or file_name, then a column a finding with 1, 0, -1 or nothing; "
         "none: labels from the categories present",
     )
-    taxonomy: Path | None = Field(default=None, description="taxonomy YAML; none: the categories, no tree")
+    taxonomy: str | None = Field(default=None, description=f"{TAXONOMY}; none: the categories, no tree")
     patient_key: str = Field(
         default="patient_id", description="key of a json image that names its patient; without it each image is one"
     )
@@ -67,7 +73,8 @@ def run(config: CocoConfig) -> IngestResult:
     if config.split.method == "official":
         raise DataError("split.method: a COCO file names no split; choose another split.method")
     content = read_coco(config.annotations, config.patient_key)
-    taxonomy = Taxonomy.flat(content.categories) if config.taxonomy is None else Taxonomy.load(config.taxonomy)
+    named = Taxonomy.flat(content.categories) if config.taxonomy is None else load_taxonomy(config.taxonomy)
+    taxonomy = named.spoken_in("coco")
     vocabulary = Vocabulary.of(taxonomy, None)
     ids = vocabulary.ids(content.categories, str(config.annotations))
     present = _present(content.boxes, ids)
@@ -77,13 +84,14 @@ def run(config: CocoConfig) -> IngestResult:
     else:
         rows, unused = _rows_of_table(content.images, read_labels(config.labels), vocabulary, config.labels)
         rejected += unused
-    inputs = {name: getattr(config, name) for name in ("annotations", "labels", "taxonomy")}
+    counts = _counts(content, rows, vocabulary)
+    inputs = {name: getattr(config, name) for name in ("annotations", "labels")}
     folder = list_folder(config.images, besides=[path for path in inputs.values() if path is not None])
     taken = take_images(rows, folder, pair_by="path", min_side_px=config.min_side_px, workers=config.workers)
     rejected += taken.rejected
     refuse_empty(taken, rejected, config.images)
     id_of = _ids_of_taken(taken, content.images)
-    raw, unknown = _raw_boxes(content, ids, id_of)
+    raw, unknown = _raw_boxes(content, vocabulary, ids, id_of)
     boxes = take_boxes(raw, taken.sizes_hw, refused_images=())
     rejected += unknown + boxes.rejected
     sizes: dict[Split, int] = {"tune": config.tune_images, "test": config.test_images, "val": config.val_images}
@@ -100,6 +108,7 @@ def run(config: CocoConfig) -> IngestResult:
         taken=taken,
         split_of=split_of,
         taxonomy=taxonomy,
+        coverage=Coverage.of("coco", config.taxonomy or "of its own categories", vocabulary, counts),
         boxes=boxes,
         annotated=_annotated(id_of, present, ids, taxonomy),
         rejected=rejected,
@@ -111,6 +120,18 @@ def run(config: CocoConfig) -> IngestResult:
         inputs=inputs,
         warnings=split_warnings(split, taxonomy.names),
     )
+
+
+def _counts(content: CocoFile, rows: Sequence[ImageRow], vocabulary: Vocabulary) -> dict[str, LabelCount]:
+    """How often each category is given; where several are one finding, images are counted for the finding."""
+    said = [row.values for row in rows if row.problem is None]
+    counts: dict[str, LabelCount] = {}
+    for name in content.categories:
+        class_id = vocabulary.fate(name).class_id
+        values = [values.get(class_id) for values in said] if class_id is not None else []
+        boxes = sum(box.category == name for box in content.boxes)
+        counts[name] = LabelCount(values.count(1), values.count(0), values.count(-1), boxes)
+    return counts
 
 
 def _present(boxes: Sequence[CocoBox], ids: Mapping[str, int | None]) -> dict[str, set[int]]:
@@ -175,7 +196,7 @@ def _ids_of_taken(taken: TakenImages, images: Sequence[CocoImage]) -> dict[str, 
 
 
 def _raw_boxes(
-    content: CocoFile, ids: Mapping[str, int | None], id_of: Mapping[str, str | None]
+    content: CocoFile, vocabulary: Vocabulary, ids: Mapping[str, int | None], id_of: Mapping[str, str | None]
 ) -> tuple[list[RawBox], list[Rejection]]:
     raw: list[RawBox] = []
     rejected: list[Rejection] = []
@@ -185,7 +206,7 @@ def _raw_boxes(
         if box.category is None:
             rejected.append(Rejection(box.item, "unknown_class", "its category_id is not listed; add the category"))
         elif class_id is None:
-            rejected.append(Rejection(box.item, "ignored_class", f"the taxonomy ignores {box.category!r}"))
+            rejected.append(refuse_box(box.item, box.category, vocabulary))
         elif box.image_key not in id_of:
             detail = f"no image has the id {box.image_key}; add it or drop the box"
             rejected.append(Rejection(box.item, "no_image", detail))

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from ingest.boxes import TakenBoxes
+from ingest.coverage import Coverage, LabelCount
 from ingest.dicom_files import ConvertConfig, Converted, convert_files
 from ingest.findings import Vocabulary, lift, stronger
 from ingest.image_files import ImageFacts
@@ -27,8 +28,10 @@ from ingest.label_csv import LabelTable, read_labels
 from ingest.listing import list_folder
 from ingest.pseudonyms import Pseudonyms
 from ingest.result import IngestResult
+from ingest.settings import TAXONOMY
 from ingest.splits import PatientSplit, SplitSettings, count_patients, split_patients, split_warnings
 from ingest.take import ImageRow, TakenImage, TakenImages
+from ingest.taxonomies import load_taxonomy
 from ingest.thin import thin_train
 from ingest.write import refuse_empty, refuse_nested, write_taken
 from weakray.dataset import Rejection, Split
@@ -44,7 +47,7 @@ _FILM_COLUMNS = (*("modality", "view_from", "body_part", "manufacturer", "model"
 class DicomConfig(ConvertConfig):
     """Settings of `weakray ingest dicom`."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"images", "labels", "taxonomy", "key_file", "out", "workers"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"images", "labels", "key_file", "out", "workers"})
 
     images: Path = Field(description="folder of the DICOM files; folders below it are searched too")
     out: Path = Field(description="dataset folder to write; the films go into its folder images")
@@ -53,7 +56,7 @@ class DicomConfig(ConvertConfig):
         description="CSV of SOPInstanceUID, StudyInstanceUID, PatientID or path, then a column a finding with 1, 0, "
         "-1 or nothing; none: no labels, for predicting alone",
     )
-    taxonomy: Path | None = Field(None, description="taxonomy YAML; none: the label table's columns, no tree")
+    taxonomy: str | None = Field(None, description=f"{TAXONOMY}; none: the label table's columns, no tree")
     identifiers: Literal["pseudonym", "keep"] = Field(
         "pseudonym", description="keep: ids stay as they are, for data that were de-identified before"
     )
@@ -82,9 +85,13 @@ def run(config: DicomConfig) -> IngestResult:
     table = None if config.labels is None else read_labels(config.labels, _KEYS)
     if config.taxonomy is None and table is None:
         raise DataError("ingest dicom: expected `labels`, whose columns are the findings, or a `taxonomy`; got neither")
-    taxonomy = Taxonomy.load(config.taxonomy) if config.taxonomy else Taxonomy.flat(table.findings if table else ())
+    taxonomy = (
+        Taxonomy.flat(table.findings if table else ())
+        if config.taxonomy is None
+        else load_taxonomy(config.taxonomy).spoken_in("dicom")
+    )
     vocabulary = Vocabulary.of(taxonomy, None)
-    inputs = {name: getattr(config, name) for name in ("labels", "taxonomy")}
+    inputs = {"labels": config.labels}
     folder = list_folder(config.images, besides=[path for path in inputs.values() if path is not None])
     films = config.out / _FILMS
     verdicts = convert_files(config.images, folder.paths, films, _how(config), names, config.workers)
@@ -106,6 +113,7 @@ def run(config: DicomConfig) -> IngestResult:
         taken=taken,
         split_of=split_of,
         taxonomy=vocabulary.chosen,
+        coverage=None if table is None else _coverage(table, vocabulary, config.taxonomy),
         boxes=TakenBoxes({}, frozenset(), [], 0),
         annotated=(),
         rejected=rejected,
@@ -118,6 +126,12 @@ def run(config: DicomConfig) -> IngestResult:
         inputs=inputs,
         warnings=split_warnings(split, vocabulary.chosen.names) + _remarks(converted, config),
     )
+
+
+def _coverage(table: LabelTable, vocabulary: Vocabulary, taxonomy: str | None) -> Coverage:
+    said = {name: [row.values.get(name) for row in table.rows.values()] for name in table.findings}
+    counts = {name: LabelCount(v.count(1), v.count(0), v.count(-1)) for name, v in said.items()}
+    return Coverage.of("dicom", taxonomy or "of its own labels", vocabulary, counts)
 
 
 def _how(config: DicomConfig) -> ConvertConfig:

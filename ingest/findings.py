@@ -1,15 +1,41 @@
-"""From the names in a data set's files to class ids: synonyms, refusals, a choice of findings, the class tree."""
+"""From the names in a data set's files to class ids: synonyms, refusals, a choice of findings, the class tree.
+
+A label is 1, 0, -1 or blank. Whatever is joined (two names of one finding, a child and its parent) keeps the one that
+says more, in the order blank < 0 < -1 < 1. One image's labels are a dict, a whole table's an array.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from weakray.dataset import Rejection
+from weakray.detections import FloatArray
 from weakray.errors import DataError
 from weakray.taxonomy import Taxonomy
 
 _RANK = {0.0: 0, -1.0: 1, 1.0: 2}  # the order in which a parent is at least its child; not mentioned ranks below
+_OF_RANK = np.array([np.nan, 0.0, -1.0, 1.0], np.float32)  # of the array form, where blank has the rank 0
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What a name stands for.
+
+    Attributes:
+        class_id: its class id in the chosen taxonomy, None where it has none.
+        finding: that finding's name.
+        why: "taken"; "none": it means "no finding"; "not_chosen": its finding was not chosen; "unknown".
+    """
+
+    class_id: int | None
+    finding: str | None
+    why: Literal["taken", "none", "not_chosen", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +83,31 @@ class Vocabulary:
             for name, class_id in resolved.items()
         }
 
+    def fate(self, name: str) -> Fate:
+        """What a name stands for; one that the taxonomy does not know is no error here."""
+        try:
+            at = self.whole.resolve(name)
+        except DataError:
+            return Fate(None, None, "unknown")
+        if at is None:
+            return Fate(None, None, "none")
+        class_id = self.chosen.index.get(self.whole.names[at])
+        return Fate(None, None, "not_chosen") if class_id is None else Fate(class_id, self.whole.names[at], "taken")
+
+    def merge(self, labels: Mapping[str, FloatArray]) -> FloatArray:
+        """Labels by the data set's names → labels by finding `(n, k)`, blank where no name stands for the finding.
+
+        Args:
+            labels: name → `(n,)` of 1, 0, -1 and NaN; names without a place in the taxonomy are left out.
+        """
+        count = max((len(values) for values in labels.values()), default=0)
+        ranks = np.zeros((count, len(self.chosen)), np.int8)
+        for name, values in labels.items():
+            class_id = self.fate(name).class_id
+            if class_id is not None:
+                ranks[:, class_id] = np.maximum(ranks[:, class_id], _ranks(values))
+        return np.asarray(_OF_RANK[ranks])
+
     def understood(self, names: Iterable[str]) -> set[int]:
         """Class ids in `chosen` of those names that the taxonomy knows."""
         known: set[int] = set()
@@ -89,6 +140,20 @@ def resolve_all(names: Iterable[str], taxonomy: Taxonomy, where: str) -> dict[st
     return found
 
 
+def refuse_box(item: str, name: str, vocabulary: Vocabulary) -> Rejection:
+    """Why a box of this name is not taken, where the name stands for no chosen finding."""
+    match vocabulary.fate(name).why:
+        case "not_chosen":
+            return Rejection(item, "not_chosen", f"{name!r} is not among the findings that were chosen")
+        case "none":
+            return Rejection(item, "ignored_class", f"the taxonomy ignores {name!r}")
+        case _:
+            known = ", ".join(vocabulary.whole.names)
+            return Rejection(
+                item, "unknown_class", f"unknown finding {name!r}; expected one of {known}, or add it as a synonym"
+            )
+
+
 def lift(values: dict[int, float], taxonomy: Taxonomy) -> dict[int, float]:
     """Labels of one image made consistent: every ancestor is at least its child, in the order 0 < -1 < 1.
 
@@ -103,6 +168,22 @@ def lift(values: dict[int, float], taxonomy: Taxonomy) -> dict[int, float]:
         if parent is not None and value != 0:
             lifted[parent] = stronger(value, lifted.get(parent, 0.0))
     return lifted
+
+
+def lift_table(labels: FloatArray, taxonomy: Taxonomy) -> FloatArray:
+    """`lift` of a whole table `(n, k)`; NaN is blank."""
+    ranks = _ranks(labels)
+    for class_id in reversed(taxonomy.top_down):
+        parent = taxonomy.parents[class_id]
+        if parent is not None:
+            said = np.where(ranks[:, class_id] >= 2, ranks[:, class_id], 0)
+            ranks[:, parent] = np.maximum(ranks[:, parent], said)
+    return np.asarray(_OF_RANK[ranks])
+
+
+def _ranks(labels: FloatArray) -> npt.NDArray[np.int8]:
+    """0 for blank, 1 for 0, 2 for -1, 3 for 1."""
+    return np.select([labels == 1, labels == -1, labels == 0], [3, 2, 1], 0).astype(np.int8)
 
 
 def stronger(one: float, other: float) -> float:

@@ -20,6 +20,9 @@ def split_gaps(ids_of: Mapping[Split, Sequence[str]], labels: pd.DataFrame, trut
     """
     found: list[str] = []
     for split, ids in ids_of.items():
+        if not ids:
+            found.append(f"{split}: no image at all")
+            continue
         positive = (labels.loc[list(ids)] == 1).any()
         if names := [name for name in labels.columns if not positive[name]]:
             found.append(f"{split}: no positive image of {', '.join(names)}")

@@ -25,6 +25,7 @@ class Folder:
     undecodable: list[str]
     _by_name: dict[str, str] = field(default_factory=dict)
     _by_stem: dict[str, str] = field(default_factory=dict)
+    _by_path: dict[str, str] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -32,10 +33,22 @@ class Folder:
         for path in reversed(self.paths):  # the first in order wins
             self._by_name[PurePosixPath(path).name] = path
             self._by_stem[PurePosixPath(path).stem] = path
+            self._by_path[_without_extension(path)] = path
 
     def at(self, path: str) -> str | None:
         """The file at exactly this relative path."""
         return path if path in self._known else None
+
+    def ending(self, path: str) -> str | None:
+        """The file at this path, or at the path less its first folders: the root may lie anywhere along it.
+
+        Else the one that differs in its extension alone.
+        """
+        parts = path.split("/")
+        ends = ["/".join(parts[at:]) for at in range(len(parts))]
+        exact = next((end for end in ends if end in self._known), None)
+        stems = (self._by_path.get(_without_extension(end)) for end in ends)
+        return exact or next((found for found in stems if found is not None), None)
 
     def named(self, name: str) -> str | None:
         """The file of this name in any folder below the root; else the one that differs in its extension alone."""
@@ -78,6 +91,11 @@ def _first_visit(folder: Path, visited: set[Path]) -> bool:
     new = target not in visited
     visited.add(target)
     return new
+
+
+def _without_extension(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{PurePosixPath(name).stem}"
 
 
 def printable(text: str) -> str:

@@ -12,32 +12,36 @@ Which images go where:
 
 Annotated pairs are those with a box, and (boxed image, finding labelled 0). A positive without a box is ignored: NIH
 boxed only some. In tune and test a box also makes the label 1 where text mining missed it (counted).
+
+Source of truth: the files of the NIH Clinical Center (`Data_Entry_2017.csv`, `BBox_List_2017.csv`,
+`train_val_list.txt`, `test_list.txt`) and Wang 2017.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
-from ingest.boxes import RawBox, TakenBoxes, take_boxes
-from ingest.findings import Vocabulary, lift
-from ingest.listing import list_folder
-from ingest.nih_csv import BoxEntry, Entry, image_id_of, read_boxes, read_entries
-from ingest.nih_taxonomy import nih_taxonomy
+from ingest.assemble import assemble
+from ingest.assign import Sizes
+from ingest.boxes import RawBox
+from ingest.coverage import Coverage, LabelCount
+from ingest.findings import Vocabulary, refuse_box
+from ingest.nih_csv import NAMES, BoxEntry, Entry, image_id_of, read_boxes, read_entries
 from ingest.result import IngestResult
-from ingest.splits import SplitSettings, count_patients, split_patients, split_warnings
+from ingest.settings import TAXONOMY
+from ingest.source import Side, Source
+from ingest.splits import SplitSettings
 from ingest.tables import read_names
-from ingest.take import ImageRow, TakenImage, TakenImages, take_images
-from ingest.thin import thin_train
-from ingest.write import refuse_empty, refuse_nested, write_taken
+from ingest.take import ImageRow
+from ingest.taxonomies import load_taxonomy
 from weakray.config import StrictModel
-from weakray.dataset import Rejection, Split
+from weakray.dataset import Rejection
 from weakray.errors import DataError
-from weakray.taxonomy import Taxonomy
 
 _BEYOND_SHARE, _BEYOND_COUNT = 0.05, 3  # more boxes than this beyond the frame: the frame is wrong, not the boxes
 _HALF_FRAME_BOXES = 50  # so many boxes, all within the first half of the frame, are no chance
@@ -49,7 +53,7 @@ class NihConfig(StrictModel):
     """Settings of `weakray ingest nih`."""
 
     unhashed: ClassVar[frozenset[str]] = frozenset(
-        {"images", "labels", "boxes", "train_list", "test_list", "taxonomy", "out", "workers"}
+        {"images", "labels", "boxes", "train_list", "test_list", "out", "workers"}
     )
 
     images: Path = Field(description="folder of the images; folders below it are searched too")
@@ -61,7 +65,7 @@ class NihConfig(StrictModel):
     )
     train_list: Path | None = Field(default=None, description="official train_val_list.txt; none: split by patient")
     test_list: Path | None = Field(default=None, description="official test_list.txt; none: split by patient")
-    taxonomy: Path | None = Field(default=None, description="taxonomy YAML; none: NIH's 14 findings, no tree")
+    taxonomy: str = Field(default="nih", description=TAXONOMY)
     findings: tuple[str, ...] | None = Field(default=None, description="findings to keep, by name; none: all")
     tune_images: int = Field(default=100, ge=1, description="boxed images in tune; the other boxed ones are test")
     val_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of the other images that becomes val")
@@ -78,49 +82,40 @@ def run(config: NihConfig) -> IngestResult:
         DataError: if a table lacks a column, a finding is unknown, the boxes exceed their frame, the official lists
             cut a patient in two, or there are too few images for the splits.
     """
-    refuse_nested(config.out, config.images)
-    taxonomy = nih_taxonomy() if config.taxonomy is None else Taxonomy.load(config.taxonomy)
-    vocabulary = Vocabulary.of(taxonomy, config.findings)
+    return assemble(
+        read_source(config),
+        out=config.out,
+        images=config.images,
+        inputs={name: getattr(config, name) for name in ("labels", "boxes", "train_list", "test_list")},
+        settings=config.model_dump(mode="json", exclude={"out", "workers"}),
+        sizes=Sizes(config.tune_images, config.val_fraction),
+        split=config.split,
+        seed=config.seed,
+        min_side_px=config.min_side_px,
+        workers=config.workers,
+        pair_by="name",
+    )
+
+
+def read_source(config: NihConfig) -> Source:
+    """NIH's tables, mapped into the taxonomy."""
+    vocabulary = Vocabulary.of(load_taxonomy(config.taxonomy).spoken_in("nih"), config.findings)
     entries = read_entries(config.labels)
     box_entries = read_boxes(config.boxes)
     warnings = check_frame(box_entries, config.box_frame_px, config.boxes)
-    inputs = {name: getattr(config, name) for name in ("labels", "boxes", "train_list", "test_list", "taxonomy")}
-    folder = list_folder(config.images, besides=[path for path in inputs.values() if path is not None])
-    rows = _rows(entries, vocabulary, str(config.labels))
-    taken = take_images(rows, folder, pair_by="name", min_side_px=config.min_side_px, workers=config.workers)
-    rejected = list(taken.rejected)
-    sides = _official_sides(taken, config.train_list, config.test_list)
-    for image_id in [image_id for image_id in taken.images if sides.get(image_id, "train") is None]:
-        item = taken.images.pop(image_id).row.item
-        rejected.append(Rejection(item, "not_in_lists", "neither in train_list nor in test_list; add it to one"))
-    refuse_empty(taken, rejected, config.images)
+    rows = _rows(entries, vocabulary)
     raw, unknown = _raw_boxes(box_entries, vocabulary, config.box_frame_px)
-    boxes = take_boxes(raw, taken.sizes_hw, {row.image_id for row in rows})
-    rejected += unknown + boxes.rejected
-    split_of, short = _split(taken, boxes, sides, config, vocabulary.chosen.names)
-    share = config.split.no_finding_share
-    taken, thinned = thin_train(taken, split_of, share=share, seed=config.seed, keep=boxes.boxes)
-    rejected += thinned
-    taken, raised = _final_labels(taken, boxes, split_of, vocabulary.chosen)
-    return write_taken(
-        config.out,
-        images_root=config.images,
-        source="nih",
-        taken=taken,
-        split_of=split_of,
+    return Source(
+        name="nih",
         taxonomy=vocabulary.chosen,
-        boxes=boxes,
-        annotated=_annotated(taken, boxes),
-        rejected=rejected,
-        info={
-            "origin": _ORIGIN,
-            "licence": _LICENCE,
-            "settings": config.model_dump(mode="json", exclude={"out", "workers"}),
-            "paired_by_stem": taken.by_stem,
-            "labels_raised_by_a_box": raised,
-        },
-        inputs=inputs,
-        warnings=warnings + short,
+        coverage=Coverage.of("nih", config.taxonomy, vocabulary, _counts(entries, box_entries)),
+        rows=rows,
+        origin=_ORIGIN,
+        licence=_LICENCE,
+        boxes=raw,
+        sides=_official_sides(rows, config.train_list, config.test_list),
+        rejected=unknown,
+        warnings=warnings,
     )
 
 
@@ -143,13 +138,23 @@ def check_frame(boxes: Sequence[BoxEntry], frame_px: int, path: Path) -> list[st
     return []
 
 
-def _rows(entries: Sequence[Entry], vocabulary: Vocabulary, where: str) -> list[ImageRow]:
-    ids = vocabulary.ids((name for entry in entries for name in entry.findings), where)
-    spoken = {name for finding in nih_taxonomy().findings for name in (finding.name, *finding.synonyms)}
-    looked_for = sorted(vocabulary.understood(spoken) | {c for c in ids.values() if c is not None})
+def _counts(entries: Sequence[Entry], boxes: Sequence[BoxEntry]) -> dict[str, LabelCount]:
+    """How often NIH gives each of its names. Its labeller looked for all of them: what is not named is absent."""
+    sound = [entry for entry in entries if entry.problem is None]
+    named = Counter(name for entry in sound for name in set(entry.findings))
+    drawn = Counter(box.finding for box in boxes)
+    return {
+        name: LabelCount(named[name], len(sound) - named[name] if name in named else 0, 0, drawn[name])
+        for name in sorted({*named, *drawn})
+    }
+
+
+def _rows(entries: Sequence[Entry], vocabulary: Vocabulary) -> list[ImageRow]:
+    fates = {name: vocabulary.fate(name).class_id for name in {n for entry in entries for n in entry.findings}}
+    looked_for = sorted({c for c in (*fates.values(), *(vocabulary.fate(n).class_id for n in NAMES)) if c is not None})
     rows: list[ImageRow] = []
     for entry in entries:
-        present = {ids[name] for name in entry.findings}
+        present = {fates[name] for name in entry.findings}
         rows.append(
             ImageRow(
                 item=entry.item,
@@ -158,10 +163,10 @@ def _rows(entries: Sequence[Entry], vocabulary: Vocabulary, where: str) -> list[
                 patient_id=entry.patient_id,
                 study_id=f"{entry.patient_id}_{entry.follow_up}",
                 view=entry.view,
-                sex=entry.sex,
-                age_years=entry.age_years,
                 values={class_id: float(class_id in present) for class_id in looked_for},
                 problem=entry.problem,
+                sex=entry.sex,
+                age_years=entry.age_years,
             )
         )
     return rows
@@ -172,105 +177,28 @@ def _raw_boxes(
 ) -> tuple[list[RawBox], list[Rejection]]:
     raw: list[RawBox] = []
     rejected: list[Rejection] = []
+    frame = (float(frame_px), float(frame_px))
     for entry in entries:
-        try:
-            class_id = vocabulary.ids([entry.finding], entry.item)[entry.finding]
-        except DataError as error:
-            rejected.append(Rejection(entry.item, "unknown_class", str(error)))
-            continue
+        class_id = vocabulary.fate(entry.finding).class_id
         if class_id is None:
-            detail = f"{entry.finding!r} is not among the findings that were chosen"
-            rejected.append(Rejection(entry.item, "not_chosen", detail))
-            continue
-        frame = (float(frame_px), float(frame_px))
-        raw.append(RawBox(entry.item, image_id_of(entry.file_name), class_id, entry.xywh, frame))
+            rejected.append(refuse_box(entry.item, entry.finding, vocabulary))
+        else:
+            raw.append(RawBox(entry.item, image_id_of(entry.file_name), class_id, entry.xywh, frame))
     return raw, rejected
 
 
 def _official_sides(
-    taken: TakenImages, train_list: Path | None, test_list: Path | None
-) -> dict[str, Literal["train", "test"] | None]:
+    rows: Sequence[ImageRow], train_list: Path | None, test_list: Path | None
+) -> dict[str, Side | None]:
     """image_id → side, None for an image on neither of two lists. Empty without lists."""
     if train_list is None and test_list is None:
         return {}
     train, test = ({image_id_of(n) for n in read_names(p)} if p is not None else None for p in (train_list, test_list))
-    sides: dict[str, Literal["train", "test"] | None] = {}
-    side_of_patient: dict[str, tuple[str, str]] = {}
-    for image_id, image in taken.images.items():
-        in_train = image_id in train if train is not None else image_id not in (test or ())
-        in_test = image_id in test if test is not None else not in_train
+    sides: dict[str, Side | None] = {}
+    for row in rows:
+        in_train = row.image_id in train if train is not None else row.image_id not in (test or ())
+        in_test = row.image_id in test if test is not None else not in_train
         if in_train and in_test:
-            raise DataError(f"{train_list}: {image.row.file_name} stands in {test_list} too; keep it in one list")
-        side: Literal["train", "test"] | None = "train" if in_train else "test" if in_test else None
-        sides[image_id] = side
-        if side is not None:
-            other, example = side_of_patient.setdefault(image.row.patient_id, (side, image.row.file_name))
-            if other != side:
-                raise DataError(
-                    f"{train_list or test_list}: patient {image.row.patient_id} is cut in two: {example} is on the "
-                    f"{other} side and {image.row.file_name} on the {side} side; keep a patient's images together"
-                )
+            raise DataError(f"{train_list}: {row.file_name} stands in {test_list} too; keep it in one list")
+        sides[row.image_id] = "train" if in_train else "test" if in_test else None
     return sides
-
-
-def _split(
-    taken: TakenImages,
-    boxes: TakenBoxes,
-    sides: Mapping[str, Literal["train", "test"] | None],
-    config: NihConfig,
-    names: Sequence[str],
-) -> tuple[dict[str, Split], list[str]]:
-    """image_id → split, and warnings."""
-    if config.split.method == "official" and not sides:
-        raise DataError("split.method: official needs NIH's own lists; give train_list and test_list")
-    images = taken.images
-    patients = {image.row.patient_id for image in images.values()}
-    boxed = {images[image_id].row.patient_id for image_id in boxes.boxes}
-    if sides:
-        test_side = {image.row.patient_id for image_id, image in images.items() if sides[image_id] == "test"}
-        boxed &= test_side
-    else:
-        test_side = boxed
-    if not boxed:
-        raise DataError(
-            f"{config.boxes}: not one box of an image that tune or test could take; see the lists and names"
-        )
-    by_boxes: list[tuple[str, list[int], str]] = []
-    by_labels: list[tuple[str, list[int], str]] = []
-    for image_id, image in images.items():
-        patient = image.row.patient_id
-        if patient in boxed and image_id in boxes.boxes:
-            by_boxes.append((patient, boxes.boxes[image_id].class_id.tolist(), ""))
-        elif patient not in test_side:
-            by_labels.append((patient, image.positive, ""))
-    tune: dict[Split, float] = {"tune": config.tune_images}
-    val: dict[Split, float] = {"val": config.val_fraction}
-    scored = split_patients(count_patients(by_boxes), tune, "test", config.seed, config.split)
-    taught = split_patients(count_patients(by_labels), val, "train", config.seed, config.split)
-    of_patient: dict[str, Split] = {**dict.fromkeys(sorted(patients & test_side), "test"), **scored.of, **taught.of}
-    split_of = {image_id: of_patient[image.row.patient_id] for image_id, image in images.items()}
-    return split_of, split_warnings(scored, names) + split_warnings(taught, names)
-
-
-def _final_labels(
-    taken: TakenImages, boxes: TakenBoxes, split_of: Mapping[str, Split], taxonomy: Taxonomy
-) -> tuple[TakenImages, int]:
-    """Labels raised by boxes in tune and test, never in train or val, and lifted along the class tree."""
-    images: dict[str, TakenImage] = {}
-    raised = 0
-    for image_id, image in taken.images.items():
-        values = dict(image.row.values)
-        if split_of[image_id] in ("tune", "test") and image_id in boxes.boxes:
-            for class_id in sorted(set(boxes.boxes[image_id].class_id.tolist())):
-                raised += values.get(class_id) == 0
-                values[class_id] = 1.0
-        images[image_id] = replace(image, row=replace(image.row, values=lift(values, taxonomy)))
-    return replace(taken, images=images), raised
-
-
-def _annotated(taken: TakenImages, boxes: TakenBoxes) -> set[tuple[str, int]]:
-    pairs: set[tuple[str, int]] = set()
-    for image_id, found in boxes.boxes.items():
-        pairs |= {(image_id, class_id) for class_id in found.class_id.tolist()}
-        pairs |= {(image_id, c) for c, value in taken.images[image_id].row.values.items() if value == 0}
-    return pairs

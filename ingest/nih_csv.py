@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from math import nan
 from pathlib import Path, PurePosixPath
 
+from ingest.persons import age_in_years, sex_of
 from ingest.tables import Table, read_table
 from weakray.errors import DataError
 
 _PEOPLE = ("patient gender", "patient age")  # columns that not every copy has
-_OLDEST = 120.0
+
+
+# What its labeller looked for: an image that names none of these has none of them.
+NAMES = (
+    *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
+    *("Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"),
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Entry:
         patient_id: who.
         view: "PA" or "AP".
         sex: "F" or "M", "" where it is neither.
-        age_years: None where it is no number up to `_OLDEST`: NIH's table holds ages of up to 414.
+        age_years: None where it is nobody's: NIH's table holds ages of up to 414.
         problem: why it cannot be used, reason and detail.
     """
 
@@ -82,8 +89,8 @@ def read_entries(path: Path) -> list[Entry]:
                 follow_up=follow_up,
                 patient_id=patient,
                 view=view,
-                sex=sex.upper() if sex.upper() in ("F", "M") else "",
-                age_years=_age(age),
+                sex=sex_of(sex),
+                age_years=age_in_years(age),
                 problem=problem,
             )
         )
@@ -116,13 +123,6 @@ def _first_number(table: Table) -> int:
         if cell.casefold().startswith("bbox") or cell.casefold() == "x":
             return at
     raise DataError(f"{table.path}: expected a column 'Bbox [x,y,w,h]', got {', '.join(table.header)}")
-
-
-def _age(cell: str) -> float | None:
-    """Years, from "58" or, in older copies, "058Y", "011M", "003D"."""
-    text, unit = (cell[:-1], cell[-1].upper()) if cell[-1:].isalpha() else (cell, "Y")
-    years = _number(text) / {"Y": 1.0, "M": 12.0, "D": 365.25}.get(unit, nan)
-    return round(years, 2) if 0 <= years <= _OLDEST else None
 
 
 def _number(cell: str) -> float:

@@ -11,6 +11,8 @@ from ingest.image_files import ImageFacts, inspect_files
 from ingest.listing import Folder
 from weakray.dataset import Rejection
 
+PairBy = Literal["path", "ending", "name"]
+
 
 @dataclass(frozen=True)
 class ImageRow:
@@ -83,7 +85,7 @@ def take_images(
     rows: Sequence[ImageRow],
     folder: Folder,
     *,
-    pair_by: Literal["path", "name"],
+    pair_by: PairBy,
     min_side_px: int,
     workers: int,
 ) -> TakenImages:
@@ -92,17 +94,18 @@ def take_images(
     Args:
         rows: in the order of their source; of several with one id or one file, the first counts.
         folder: the files.
-        pair_by: "path": `file_name` is the path below the folder. "name": the file may lie in any folder below it
-            and differ in its extension.
+        pair_by: "path": `file_name` is the path below the folder. "ending": or the path less its first folders, and
+            it may differ in its extension. "name": the file may lie in any folder below it and differ in its extension.
         min_side_px: see `inspect_files`.
         workers: see `inspect_files`.
     """
+    find = {"path": folder.at, "ending": folder.ending, "name": folder.named}[pair_by]
     rejected: list[Rejection] = []
     first: dict[str, str] = {}
     named: set[str] = set()
     claimed: dict[str, ImageRow] = {}
     for row in rows:
-        path = folder.at(row.file_name) if pair_by == "path" else folder.named(row.file_name)
+        path = find(row.file_name)
         named |= {path} if path is not None else set()
         if row.problem is not None:
             rejected.append(Rejection(row.item, *row.problem))
@@ -112,9 +115,13 @@ def take_images(
         elif path is None:
             first[row.image_id] = row.item
             rejected.append(Rejection(row.item, "missing", f"no file {row.file_name!r} in the images folder"))
+        elif path in claimed:
+            first[row.image_id] = row.item
+            detail = f"its file {path} is that of {claimed[path].item}; keep one of them"
+            rejected.append(Rejection(row.item, "duplicated", detail))
         else:
             first[row.image_id] = row.item
-            claimed[path] = row  # one id, one stem or path: no second row can claim it
+            claimed[path] = row
     paths = sorted(claimed, key=lambda path: claimed[path].image_id)
     verdicts = inspect_files(
         [(claimed[path].item, folder.root / path) for path in paths], min_side_px=min_side_px, workers=workers

@@ -11,6 +11,7 @@ import pandas as pd
 
 import weakray
 from ingest.boxes import TakenBoxes
+from ingest.coverage import Coverage
 from ingest.findings import label_row
 from ingest.gaps import split_gaps
 from ingest.listing import printable
@@ -19,7 +20,7 @@ from ingest.take import TakenImage, TakenImages
 from weakray.coco import BoxTruth
 from weakray.dataset import IMAGE_COLUMNS, OPTIONAL_COLUMNS, SPLITS, Rejection, Split, write_dataset
 from weakray.errors import DataError
-from weakray.files import sha256_file
+from weakray.files import sha256_file, write_text
 from weakray.taxonomy import Taxonomy
 
 
@@ -53,6 +54,7 @@ def write_taken(
     taken: TakenImages,
     split_of: Mapping[str, Split],
     taxonomy: Taxonomy,
+    coverage: Coverage | None,
     boxes: TakenBoxes,
     annotated: Iterable[tuple[str, int]],
     rejected: Sequence[Rejection],
@@ -69,6 +71,7 @@ def write_taken(
         taken: the images; their `values` are the labels.
         split_of: image_id → split, of every image taken.
         taxonomy: the findings.
+        coverage: what became of the data set's labels; None where it has none.
         boxes: true boxes: those of tune and test images go to `boxes.json`, those of train images to
             `ceiling_boxes.json`, those of val images nowhere.
         annotated: (image_id, class_id) pairs that were looked for, in any split; broken ones are left out here.
@@ -90,6 +93,9 @@ def write_taken(
         columns=[*IMAGE_COLUMNS, *OPTIONAL_COLUMNS],
     )
     unknown = [name for name in OPTIONAL_COLUMNS if not (frame[name].notna() & (frame[name] != "")).any()]
+    said = [] if coverage is None else coverage.warnings
+    if coverage is not None:
+        write_text(out / "coverage.md", coverage.to_text())
     dataset = write_dataset(
         out,
         images=frame.drop(columns=unknown),
@@ -108,7 +114,8 @@ def write_taken(
                 "val_unused": sum(map(len, val.boxes.values())),
                 "clipped": boxes.clipped,
             },
-            "warnings": [*warnings, *split_gaps(ids_of, labels, truth)],
+            "coverage": None if coverage is None else coverage.to_dict(),
+            "warnings": [*warnings, *said, *split_gaps(ids_of, labels, truth)],
         },
         images_root=_root_in_dataset(images_root, out),
     )

@@ -23,11 +23,19 @@ from weakray.stack import silence
 COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("ingest", "phantom"): ("ingest.phantom.command", "simulate chest films: true boxes, noisy labels"),
     ("ingest", "nih"): ("ingest.nih", "read NIH ChestX-ray14 from its own CSV files"),
+    ("ingest", "chexpert"): ("ingest.chexpert", "read CheXpert, with CheXlocalize's contours or boxes of your own"),
+    ("ingest", "mimic"): ("ingest.mimic", "read MIMIC-CXR-JPG, with boxes of your own"),
+    ("ingest", "vindr"): ("ingest.vindr", "read VinDr-CXR; its readers' boxes become one, their agreement is reported"),
+    ("ingest", "padchest"): ("ingest.padchest", "read PadChest, with boxes of your own"),
+    ("ingest", "rsna"): ("ingest.rsna", "read the RSNA pneumonia detection challenge"),
     ("ingest", "coco"): ("ingest.coco", "read a COCO detection set; its train boxes become image-level labels"),
     ("ingest", "dicom"): (
         "ingest.dicom",
         "read a folder of DICOM files, labels from a table; leaves names behind",
     ),
+    ("ingest", "yolo"): ("ingest.yolo", "read a YOLO detection set from its data.yaml"),
+    ("ingest", "voc"): ("ingest.voc", "read a Pascal VOC detection set"),
+    ("ingest", "csv"): ("ingest.plain_csv", "read a table of your own: say what its columns are; boxes may be few"),
     ("classify", "labels"): (
         "classify.label_statistics",
         "count a dataset's labels, and warn of what troubles training",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from pydantic import Field
 
@@ -51,7 +52,7 @@ class PipelineConfig(StrictModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the run")
     out: Path | None = Field(None, description="folder of the run; null: runs/NAME")
-    ingest: Section = Field(description="`source: phantom | nih | coco`, and that verb's settings")
+    ingest: Section = Field(description="`source: phantom | nih | chexpert | …`, and that verb's settings")
     classify: ClassifySection = ClassifySection()
     camgen: CamgenSection = CamgenSection()
     detect: DetectSection = DetectSection()
@@ -281,21 +282,18 @@ class _Settings:
 
 
 def _ingest(section: Section, root: Path) -> Stage:
-    from ingest import coco, nih
-    from ingest.phantom import command as phantom
+    from ingest.result import IngestResult
+    from weakray.cli import COMMANDS
 
+    modules = {verb: module for (stage, verb), (module, _) in COMMANDS.items() if stage == "ingest"}
+    source = section.get("source")
+    if source not in modules or get_type_hints(import_module(modules[source]).run)["return"] is not IngestResult:
+        known = ", ".join(modules)
+        raise ConfigError(f"ingest.source: expected a data set that ingest reads, such as {known}; got {source!r}")
     settings = {name: value for name, value in section.items() if name != "source"} | {"out": root / "dataset"}
-    verb: Callable[[Any], StrictModel]
-    config: Any
-    match section.get("source"):
-        case "phantom":
-            verb, config = phantom.run, validate(phantom.PhantomConfig, settings, "ingest")
-        case "nih":
-            verb, config = nih.run, validate(nih.NihConfig, settings, "ingest")
-        case "coco":
-            verb, config = coco.run, validate(coco.CocoConfig, settings, "ingest")
-        case other:
-            raise ConfigError(f"ingest.source: expected phantom, nih or coco, got {other!r}")
+    verb: Callable[[Any], StrictModel] = import_module(modules[source]).run
+    model: type[StrictModel] = get_type_hints(verb)["config"]
+    config: Any = validate(model, settings, "ingest")
 
     def once(config: Any) -> Any:
         """The dataset folder is no run folder: one beside it says what it was made from."""
@@ -309,9 +307,13 @@ def _ingest(section: Section, root: Path) -> Stage:
 
 def _ingest_inputs(config: StrictModel) -> dict[str, str]:
     """Hashes of the files an ingest reads; of a folder of images, names and sizes: reading them all is its work."""
+    from ingest.taxonomies import taxonomy_file
+
     inputs: dict[str, str] = {}
     for name, value in config:
-        if name != "out" and isinstance(value, Path) and value.is_file():
+        if name == "taxonomy" and value is not None:
+            inputs[name] = sha256_file(taxonomy_file(value))
+        elif name != "out" and isinstance(value, Path) and value.is_file():
             inputs[name] = sha256_file(value)
         elif name != "out" and isinstance(value, Path) and value.is_dir():
             listing = sorted((str(p.relative_to(value)), p.stat().st_size) for p in value.rglob("*") if p.is_file())

@@ -38,7 +38,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["fly"], "unknown command 'fly'; expected one of: camgen, classify,"),
-        (["ingest", "fly"], "unknown verb 'fly'; expected: weakray ingest phantom | nih | coco"),
+        (["ingest", "fly"], "unknown verb 'fly'; expected: weakray ingest phantom | nih | chexpert"),
         (["ingest", "phantom", "--wings", "2"], "unrecognized arguments: --wings"),
         (["run", "none.yaml"], "none.yaml: expected a YAML file, found none"),
     ],

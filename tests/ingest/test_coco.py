@@ -177,7 +177,7 @@ def test_unknown_names_are_refused_and_a_taxonomy_maps_them(tmp_path: Path, make
         "findings:\n- name: animal\n- {name: mammal, parent: animal, synonyms: [cat, dog]}\nignored: [hen]\n",
         encoding="utf-8",
     )
-    data = Dataset.load(run(_config(files, taxonomy=tmp_path / "own.yaml")).out)
+    data = Dataset.load(run(_config(files, taxonomy=str(tmp_path / "own.yaml"))).out)
     assert _labels(data, "deep__000") == [1, 1]
     assert _labels(data, "deep__002")[1] == 0
     assert np.isnan(_labels(data, "deep__002")[0])
@@ -190,7 +190,7 @@ def test_a_parent_category_seen_only_through_its_child_is_not_scored(tmp_path: P
     (tmp_path / "own.yaml").write_text(
         "findings:\n- name: cat\n- {name: dog, parent: cat}\n- name: hen\n", encoding="utf-8"
     )
-    data = Dataset.load(run(_config(files, taxonomy=tmp_path / "own.yaml")).out)
+    data = Dataset.load(run(_config(files, taxonomy=str(tmp_path / "own.yaml"))).out)
     dogs = {i for i in data.truth.image_ids if int(i[-3:]) % 3 == 1}
     assert dogs
     assert {i for i in data.truth.image_ids if (i, 0) not in data.truth.annotated} == dogs

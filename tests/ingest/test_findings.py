@@ -7,7 +7,7 @@ from math import isnan
 import pytest
 
 from ingest.findings import Vocabulary, label_row, lift, resolve_all, stronger
-from ingest.nih_taxonomy import nih_taxonomy
+from ingest.taxonomies import load_taxonomy
 from weakray.errors import DataError
 from weakray.taxonomy import Finding, Taxonomy
 
@@ -23,7 +23,7 @@ TREE = Taxonomy(
 
 
 def test_nih_spellings_of_both_tables_meet() -> None:
-    taxonomy = nih_taxonomy()
+    taxonomy = load_taxonomy("nih")
     assert len(taxonomy) == 14
     assert taxonomy.resolve("Effusion") == taxonomy.resolve("Pleural_Effusion") == taxonomy.index["Pleural Effusion"]
     assert taxonomy.resolve("Infiltrate") == taxonomy.resolve("Infiltration")

@@ -203,19 +203,41 @@ def test_rows_files_and_boxes_that_do_not_fit_are_rejected_by_name(tmp_path: Pat
     assert {c for image, c in data.truth.annotated if image == "00000002_000"} == set(range(14)) - open_pairs
 
 
-def test_unknown_labels_are_refused_by_name(tmp_path: Path, make_nih: Make) -> None:
+def test_labels_without_a_place_are_dropped_aloud_and_counted(tmp_path: Path, make_nih: Make) -> None:
     files = make_nih(tmp_path, [*ENTRIES, ("00000050_000.png", "Gout|Mass|Ulcer", "50")], BOXES)
-    with pytest.raises(
-        DataError, match=r"entries\.csv: unknown findings 'Gout', 'Ulcer'; known are Atelectasis, .*synonyms"
-    ):
-        run(_config(files))
+    data = Dataset.load(run(_config(files)).out)
+    assert (
+        "the taxonomy has no place for 2 labels of nih: Gout (1), Ulcer (1); see coverage.md" in data.info["warnings"]
+    )
+    coverage = data.info["coverage"]
+    assert [(row["label"], row["why"]) for row in coverage["dropped"]] == [
+        ("Gout", "unknown"),
+        ("No Finding", "none"),
+        ("Ulcer", "unknown"),
+    ]
+    taken = {row["label"]: row for row in coverage["taken"]}
+    # of 18 rows: Mass of patients 1, 2 and 50, and of every third of the twelve
+    assert taken["Mass"] == {
+        "label": "Mass",
+        "finding": "Mass",
+        "positive": 7,
+        "negative": 11,
+        "uncertain": 0,
+        "boxes": 2,
+    }
+    assert coverage["merged"] == [{"finding": "Infiltration", "labels": ["Infiltrate", "Infiltration"]}]
+    assert "| Infiltrate | 0 | 0 | 0 | 1 | Infiltration |" in (data.root / "coverage.md").read_text(encoding="utf-8")
+
+
+def test_a_taxonomy_of_ones_own_maps_labels_and_boxes(tmp_path: Path, make_nih: Make) -> None:
+    files = make_nih(tmp_path, [*ENTRIES, ("00000050_000.png", "Gout|Mass|Ulcer", "50")], BOXES)
     (tmp_path / "own.yaml").write_text(
         "findings:\n- name: Lesion\n- {name: Lung Mass, parent: Lesion, synonyms: [Mass]}\n"
         "- {name: Nodule, parent: Lesion}\n"
         "ignored: [No Finding, Gout, Ulcer, Effusion, Infiltration, Pleural Thickening]\n",
         encoding="utf-8",
     )
-    data = Dataset.load(run(_config(files, taxonomy=tmp_path / "own.yaml")).out)
+    data = Dataset.load(run(_config(files, taxonomy=str(tmp_path / "own.yaml"))).out)
     assert data.taxonomy.names == ["Lesion", "Lung Mass", "Nodule"]
     assert _labels(data, "00000050_000") == [1, 1, 0]
     assert np.isnan(_labels(data, "00000004_000")).tolist() == [True, False, False]  # NIH never names Lesion

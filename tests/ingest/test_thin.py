@@ -74,7 +74,7 @@ def test_settings_of_the_split_reach_the_readers(tmp_path: Path, make_nih: Make,
         for method in ("stratified", "random")
     )
     assert one != other
-    with pytest.raises(DataError, match="official needs NIH's own lists; give train_list and test_list"):
+    with pytest.raises(DataError, match="official needs the data set's own lists, and there are none"):
         run(_nih(files, split={"method": "official"}))
     with pytest.raises(DataError, match="a split by time needs study dates, and no image has one"):
         run(_nih(files, split={"method": "time"}))
