@@ -10,12 +10,13 @@ from typing import Any
 from ingest.assign import Sizes, assign
 from ingest.boxes import TakenBoxes, take_boxes
 from ingest.findings import lift
-from ingest.listing import list_folder
+from ingest.listing import PairBy, list_folder
 from ingest.result import IngestResult
 from ingest.settings import ReaderConfig
 from ingest.source import Side, Source
 from ingest.splits import SplitSettings, split_warnings
-from ingest.take import PairBy, TakenImage, TakenImages, take_images
+from ingest.stored_films import store_dicom
+from ingest.take import TakenImage, TakenImages, take_images
 from ingest.thin import thin_train
 from ingest.write import refuse_empty, refuse_nested, write_taken
 from weakray.dataset import Rejection, Split
@@ -45,7 +46,7 @@ def assemble(
     Args:
         source: the data set's tables.
         out: the folder to write.
-        images: the folder of the images.
+        images: the folder of the images; DICOM files there become films in the dataset folder.
         inputs: files that were read, by setting.
         settings: for `dataset.json`.
         sizes: of the splits.
@@ -60,8 +61,12 @@ def assemble(
     """
     refuse_nested(out, images)
     folder = list_folder(images, besides=[path for path in inputs.values() if path is not None])
-    taken = take_images(source.rows, folder, pair_by=pair_by, min_side_px=min_side_px, workers=workers)
-    rejected = [*source.rejected, *taken.rejected]
+    stored = store_dicom(source.rows, folder, pair_by, out, min_side_px, workers)
+    rows, strays = source.rows, list[Rejection]()
+    if stored is not None:
+        rows, folder, pair_by, strays = stored.rows, stored.folder, "path", stored.rejected
+    taken = take_images(rows, folder, pair_by=pair_by, min_side_px=min_side_px, workers=workers)
+    rejected = [*source.rejected, *taken.rejected, *strays]
     for image_id in [i for i in taken.images if source.sides and source.sides.get(i) is None]:
         item = taken.images.pop(image_id).row.item
         rejected.append(Rejection(item, "not_in_lists", "on none of the official lists; add it to one"))
@@ -70,16 +75,16 @@ def assemble(
     rejected += boxes.rejected
     annotated = _annotated_images(source, taken, boxes)
     _refuse_unscored(source, annotated)
-    rows = {image_id: image.row for image_id, image in taken.images.items()}
-    sides = {image_id: source.sides.get(image_id) for image_id in rows} if source.sides else {}
-    split_of, drawn = assign(rows, annotated, sides, sizes, seed, split)
+    row_of = {image_id: image.row for image_id, image in taken.images.items()}
+    sides = {image_id: source.sides.get(image_id) for image_id in row_of} if source.sides else {}
+    split_of, drawn = assign(row_of, annotated, sides, sizes, seed, split)
     share = split.no_finding_share
     taken, thinned = thin_train(taken, split_of, share=share, seed=seed, keep=boxes.boxes)
     rejected += thinned
     taken, raised = _final_labels(taken, boxes, split_of, source.taxonomy)
     return write_taken(
         out,
-        images_root=images,
+        images_root=folder.root,
         source=source.name,
         taken=taken,
         split_of=split_of,

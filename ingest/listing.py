@@ -6,8 +6,11 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from weakray.errors import DataError
+
+PairBy = Literal["path", "ending", "name"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,16 @@ class Folder:
         exact = next((end for end in ends if end in self._known), None)
         stems = (self._by_path.get(_without_extension(end)) for end in ends)
         return exact or next((found for found in stems if found is not None), None)
+
+    def find(self, name: str, pair_by: PairBy) -> str | None:
+        """The file of a name in a table, by the rule that fits the data set."""
+        match pair_by:
+            case "path":
+                return self.at(name)
+            case "ending":
+                return self.ending(name)
+            case "name":
+                return self.named(name)
 
     def named(self, name: str) -> str | None:
         """The file of this name in any folder below the root; else the one that differs in its extension alone."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
 
 from ingest.image_files import ImageFacts, inspect_files
-from ingest.listing import Folder
+from ingest.listing import Folder, PairBy
 from weakray.dataset import Rejection
-
-PairBy = Literal["path", "ending", "name"]
 
 
 @dataclass(frozen=True)
@@ -99,13 +96,12 @@ def take_images(
         min_side_px: see `inspect_files`.
         workers: see `inspect_files`.
     """
-    find = {"path": folder.at, "ending": folder.ending, "name": folder.named}[pair_by]
     rejected: list[Rejection] = []
     first: dict[str, str] = {}
     named: set[str] = set()
     claimed: dict[str, ImageRow] = {}
     for row in rows:
-        path = find(row.file_name)
+        path = folder.find(row.file_name, pair_by)
         named |= {path} if path is not None else set()
         if row.problem is not None:
             rejected.append(Rejection(row.item, *row.problem))
@@ -147,11 +143,12 @@ def take_images(
     by_stem = sum(
         PurePosixPath(image.path).name != PurePosixPath(image.row.file_name).name for image in images.values()
     )
-    rejected += _without_row(folder, named)
+    rejected += files_without_row(folder, named)
     return TakenImages(images, rejected, by_stem)
 
 
-def _without_row(folder: Folder, named: set[str]) -> list[Rejection]:
+def files_without_row(folder: Folder, named: Collection[str]) -> list[Rejection]:
+    """A rejection for each file that is not among the `named` ones."""
     stems = {PurePosixPath(path).stem for path in named}
     found = [Rejection(path, "bad_name", "the name is not UTF-8; rename the file") for path in folder.undecodable]
     for path in folder.paths:

@@ -216,7 +216,7 @@ def test_without_labels_a_taxonomy_is_needed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected `labels`, whose columns are the findings, or a `taxonomy`"):
         run(_config(tmp_path, labels=None))
     (tmp_path / "t.yaml").write_text("findings: [{name: Mass}]\n")
-    result = run(_config(tmp_path, labels=None, taxonomy=tmp_path / "t.yaml", val_fraction=0, test_fraction=0))
+    result = run(_config(tmp_path, labels=None, taxonomy=str(tmp_path / "t.yaml"), val_fraction=0, test_fraction=0))
     assert result.splits == {"train": 6, "val": 0, "tune": 0, "test": 0}
     assert Dataset.load(result.out).labels.isna().all().all()
 

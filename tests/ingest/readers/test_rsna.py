@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ingest.rsna import RsnaConfig, run
+from tests.dicom.makers import content, dataset, light
 from tests.ingest.layouts import make_rsna, table
 from tests.ingest.readers.reading import about, rejected, said, sides
 from weakray.config import validate
@@ -96,3 +97,29 @@ def test_a_mapping_of_another_kind(tmp_path: Path) -> None:
     files["mapping"].write_text("[]", encoding="utf-8")
     with pytest.raises(DataError, match="expected the columns 'y', 'width', 'height', 'Target', got patientId, x"):
         run(_config(files, tmp_path))
+
+
+def test_films_as_published_are_stored_as_png_and_their_headers_tell_the_view(tmp_path: Path) -> None:
+    files = make_rsna(tmp_path / "in", FILMS)
+    for at, name in enumerate(FILMS):
+        (files["images"] / f"{name}.png").unlink()
+        pixels = light(at, 24, 36, bits=8).astype("uint8")
+        header = {"SOPInstanceUID": f"1.2.{at}", "PatientID": name, "PatientAge": "051Y"}
+        (files["images"] / f"{name}.dcm").write_bytes(content(dataset(pixels, bits=8, **header)))
+    broken = files["images"] / "0004cfab-0001.dcm"
+    broken.write_bytes(broken.read_bytes()[:900])
+    (files["images"] / "0004cfab-0002.dcm").write_bytes(b"no film")
+    (files["images"] / "stray.dcm").write_bytes(b"x")
+    data = Dataset.load(run(_config(files, tmp_path)).out)
+    assert len(data.images) == 16
+    refused = {item.split(" ")[-1]: reason for item, reason in rejected(data.root) if reason != "image_rejected"}
+    assert refused["0004cfab-0002.dcm"] == "not_dicom"
+    assert refused["stray.dcm"] == "no_row"
+    assert set(refused) == {"0004cfab-0001.dcm", "0004cfab-0002.dcm", "stray.dcm"}
+    assert about(data, "0004cfab-0003", "view", "sex", "age_years", "height", "width") == ("PA", "F", 51.0, 24, 36)
+    assert data.path_of("0004cfab-0003").parent == data.root / "images"
+    boxed = {**data.truth.boxes, **getattr(data.ceiling_truth(), "boxes", {})}
+    assert all(boxes.boxes_xyxy_px.tolist()[:1] in ([], [[9, 12, 27, 18]]) for boxes in boxed.values())
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in (data.root / "images").glob("*.png"))
+    run(_config(files, tmp_path, workers=1))
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in (data.root / "images").glob("*.png")) == before
