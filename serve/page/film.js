@@ -27,7 +27,12 @@ function holds(bytes, word) {
 }
 
 /** Bytes of base64 text as a blob; no data: address, so that the strictest content policy holds. */
-export const fromBase64 = (text, type) => new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], { type });
+export function fromBase64(text, type) {
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length); // filled by a loop: a film has millions
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return new Blob([bytes], { type });
+}
 
 /** A decoded film. A grey one takes a byte a pixel; its picture exists only while it is shown. */
 export class Film {
@@ -42,7 +47,7 @@ export class Film {
     this.height = height;
     this.#size = [picture.width, picture.height];
     const colours = new Uint32Array(picture.data.buffer);
-    this.#pixels = isGrey(colours) ? Uint8Array.from(colours, (value) => value & 255) : colours;
+    this.#pixels = greysOf(colours) ?? colours;
     this.histogram = histogramOf(this.#pixels);
   }
 
@@ -103,7 +108,16 @@ export function toneTable(level, width, invert) {
   });
 }
 
-const isGrey = (colours) => colours.every((value) => (value & 255) === ((value >> 8) & 255) && (value & 255) === ((value >> 16) & 255));
+/** A byte a pixel where red, green and blue are equal everywhere, else null. */
+function greysOf(colours) {
+  const greys = new Uint8Array(colours.length);
+  for (let i = 0; i < greys.length; i++) {
+    const grey = colours[i] & 255;
+    if ((colours[i] & 0xffffff) !== grey * 0x010101) return null;
+    greys[i] = grey;
+  }
+  return greys;
+}
 
 function histogramOf(pixels) {
   const counts = new Uint32Array(256);

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
 
 from tests.serve.page.fake import Fake, film, png, serving
 
+WAIT_S = 20  # on a machine that others use too
+expect.set_options(timeout=1000 * WAIT_S)
 os.environ["PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD"] = "1"  # the driver brings no browser of its own
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DESK: ViewportSize = {"width": 1280, "height": 720}
@@ -60,7 +62,7 @@ def open_page(browser: Browser, server: Fake) -> Iterator[OpenPage]:
         context = browser.new_context(**{"viewport": DESK, "locale": "en-GB", **settings})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(1000 * WAIT_S)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", heard)
         page.goto(server.url)
@@ -88,7 +90,7 @@ def drop(page: Page, *contents: bytes, names: tuple[str, ...] = ()) -> None:
 
 def until(page: Page, expression: str) -> None:
     """Waits for an expression to be true. Playwright's own waiting evaluates text, which the page's policy forbids."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + WAIT_S
     while not page.evaluate(expression):
         assert time.monotonic() < end, expression
         page.wait_for_timeout(10)

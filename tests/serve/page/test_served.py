@@ -23,6 +23,7 @@ def test_real_server(browser: Browser, tiny_bundle: Path) -> None:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text))
         page.goto(url)
+        expect(page.locator("#token-value")).to_be_focused()
         page.keyboard.type(TOKEN)
         page.keyboard.press("Enter")
         expect(page.locator("#bundle")).to_contain_text("bundle ")
