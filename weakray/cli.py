@@ -68,6 +68,7 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("detect", "predict"): ("detect.predict", "a detector's boxes for the images of a dataset"),
     ("detect", "export"): ("detect.export", "write the bundle: detector, classifiers, recipe, hashes; parity checked"),
     ("serve", ""): ("serve.command", "a bundle behind HTTP, with a page: weakray serve BUNDLE"),
+    ("report", ""): ("serve.report_command", "what a bundle finds on a DICOM film, as DICOM: weakray report BUNDLE"),
     ("run", ""): ("weakray.pipeline", "run the stages of a pipeline config in order, skipping what is done"),
     ("demo", ""): ("weakray.demo", "run configs/demo.yaml: made data, no network, CPU"),
 }

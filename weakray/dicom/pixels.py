@@ -93,16 +93,20 @@ def decode_frame(found: Dataset, name: str, limits: FilmLimits, number: int | No
         count = header.frames
         limits.check_frames(count, name)
         limits.check_size(header.rows, header.columns, name)
-        wanted = number if number is not None else int(found.get("RepresentativeFrameNumber") or 1)
+        wanted = chosen_frame(found) if number is None else number
     if not 1 <= wanted <= count:
-        if number is not None:
-            raise DataError(f"{name}: asked for frame {number}, but there are {count}; name one from 1 to {count}")
-        wanted = 1
+        raise DataError(f"{name}: asked for frame {number}, but there are {count}; name one from 1 to {count}")
     with damage(name, "the DICOM pixel data"):
         if header.syntax not in _NATIVE:
             _check_compressed(found, header, wanted, name)
         stored, bits = _decode(found, header, wanted, name)
     return Frame(stored, bits, header.signed, wanted, count)
+
+
+def chosen_frame(found: Dataset) -> int:
+    """The frame that is read unless another is asked for: the representative one where it is there, else the first."""
+    representative = int(found.get("RepresentativeFrameNumber") or 1)
+    return representative if 1 <= representative <= int(found.get("NumberOfFrames") or 1) else 1
 
 
 @dataclass(frozen=True)
