@@ -10,7 +10,6 @@ from eval.report.charts import run_charts
 from eval.report.content import KINDS, GalleryCase, ReportContent
 from eval.report.errors import ERROR_BAR_PX, errors_by_source
 from eval.report.panels import CaseView, case_view
-from eval.report.rendering import template
 from eval.report.tables import (
     BAR_PX,
     METRICS,
@@ -25,6 +24,7 @@ from eval.report.tables import (
 )
 from eval.report.wording import headline, standfirst
 from weakray.files import write_text
+from weakray.pages.rendering import template
 
 __all__ = ["GalleryCase", "ReportContent", "write_report"]
 
@@ -39,7 +39,7 @@ def write_report(path: Path, content: ReportContent) -> None:
     Raises:
         DataError: if the summary names an unknown source, a figure lacks its interval, or a case does not fit.
     """
-    write_text(path, template("report.html.j2").render(_view(content)))
+    write_text(path, template("eval.report", "report.html.j2").render(_view(content)))
 
 
 def _view(content: ReportContent) -> dict[str, Any]:

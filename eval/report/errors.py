@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.box_errors import ERROR_TYPES
-from eval.report.charts import Tick, figure_axis
+from eval.report.charts import figure_axis
 from eval.report.sources import Source, scored_sources
 from eval.report.tables import PAD_PX, Cell, Shade, figure_cell, shade
 from eval.report.wording import Estimate
+from weakray.pages.axes import Tick
 
 ERROR_BAR_PX = 118.0
 TOLD: dict[str, tuple[str, str]] = {

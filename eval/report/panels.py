@@ -5,7 +5,6 @@ Image and overlay are small JPEGs; boxes and scores are drawn over them as vecto
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +18,9 @@ from eval.report.wording import figure
 from weakray.detections import Detections, FloatArray
 from weakray.errors import DataError
 from weakray.imaging import Image, Placement, to_channels
+from weakray.pages.pictures import jpeg_uri
 
 SIDE_PX = 448  # longer side of a panel's JPEG
-_QUALITY = 82
 _LETTER_PX, _LINE_PX = 11.5, 22.0  # what a letter and a line of text need, in px of the drawing
 _SHOWN = 5  # boxes drawn a panel; the rest are counted in words
 _FAINT = 0.05  # so are boxes scored less than this, unless they are the best
@@ -118,15 +117,6 @@ def case_view(case: GalleryCase, findings: Sequence[str], number: int) -> CaseVi
         uri=jpeg_uri(np.asarray(small, np.uint8)),
         panels=panels,
     )
-
-
-def jpeg_uri(image: Image) -> str:
-    """A JPEG of a grey or RGB image as a data URI."""
-    shown = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    done, content = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    if not done:
-        raise DataError(f"could not encode an image of shape {image.shape} as JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()
 
 
 def heat_on_image(heat: FloatArray, placement: Placement, size_hw: tuple[int, int]) -> FloatArray:

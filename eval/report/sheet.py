@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.curves import Point, thinned
-from eval.report.charts import Axis, Tick, figure_axis
-from eval.report.rendering import template
+from eval.report.charts import figure_axis
+from weakray.pages.axes import Axis, Tick
+from weakray.pages.rendering import template
 
 _SIDE = 168.0  # of a chart's square, px
 _LEFT, _TOP, _RIGHT, _BOTTOM = 44.0, 46.0, 14.0, 44.0  # around it
@@ -88,7 +89,7 @@ def sheet(title: str, x_title: str, y_title: str, charts: Sequence[Chart]) -> st
         for i, chart in enumerate(charts)
     ]
     keys = {curve.name: curve.colour for chart in charts for curve in chart.curves}
-    return template("sheet.svg.j2").render(
+    return template("eval.report", "sheet.svg.j2").render(
         title=title,
         x_title=x_title,
         y_title=y_title,

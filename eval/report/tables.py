@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.report.charts import Axis, IntervalBar, Tick, figure_axis, interval_bar
+from eval.report.charts import IntervalBar, figure_axis, interval_bar
 from eval.report.sources import Source, scored_sources
 from eval.report.wording import Estimate, duration, figure
 from weakray.dataset import SPLITS
 from weakray.errors import DataError
+from weakray.pages.axes import Axis, Tick
 
 BAR_PX, WIDE_BAR_PX = 200.0, 320.0  # widths of an interval bar's drawing: scores, classifiers
 PAD_PX = 5.0  # free at both ends of a bar

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from eval.report.charts import Axis, figure_axis, interval_bar, nice_step, run_charts, spelled
+from eval.report.charts import figure_axis, interval_bar, run_charts, spelled
 from eval.report.wording import Estimate
+from weakray.pages.axes import Axis, nice_step
 
 
 @pytest.mark.parametrize(

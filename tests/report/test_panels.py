@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pytest
 
 from eval.report.content import GalleryCase
-from eval.report.panels import SIDE_PX, _drawn, _told, case_view, heat_on_image, jpeg_uri
+from eval.report.panels import SIDE_PX, _drawn, _told, case_view, heat_on_image
 from weakray.detections import Detections
 from weakray.errors import DataError
 from weakray.imaging import letterbox
+from weakray.pages.pictures import jpeg_uri
 
 NAMES = ["Nodule", "Mass"]
 
