@@ -32,6 +32,7 @@ _BODY = {
                 "schema": {
                     "type": "object",
                     "required": [FIELD],
+                    "additionalProperties": False,
                     "properties": {
                         FIELD: {
                             "type": "array",
@@ -247,14 +248,14 @@ def _examples(app: FastAPI, service: Service) -> None:
         "/v1/examples/{example_id}",
         summary="An example film",
         response_class=Response,
-        responses={200: {"content": {kind: {} for kind in PART_TYPES}}, **_documented("not_found")},
+        responses={200: {"content": {kind: {} for kind in PART_TYPES}}, **_documented("not_found", "invalid")},
     )
     async def film(example_id: str) -> Response:
         """The file itself."""
         example = named(example_id)
         return Response(example.content, media_type=example.media_type)
 
-    @app.get("/v1/examples/{example_id}/truth", summary="Its true boxes", responses=_documented("not_found"))
+    @app.get("/v1/examples/{example_id}/truth", summary="Its true boxes", responses=_documented("not_found", "invalid"))
     async def truth(example_id: str) -> Truth:
         """Radiologists' boxes of an example; 404 where they are not known."""
         boxes = named(example_id).boxes

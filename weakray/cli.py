@@ -37,6 +37,7 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("ingest", "voc"): ("ingest.voc", "read a Pascal VOC detection set"),
     ("ingest", "csv"): ("ingest.plain_csv", "read a table of your own: say what its columns are; boxes may be few"),
     ("ingest", "report"): ("ingest.report.command", "the HTML page of a dataset folder: look at it before training"),
+    ("ingest", "examples"): ("ingest.examples", "a few films with their true boxes, for the page of `weakray serve`"),
     ("classify", "labels"): (
         "classify.label_statistics",
         "count a dataset's labels, and warn of what troubles training",
