@@ -1,16 +1,21 @@
 """`weakray camgen generate`: a recipe's boxes for the images of a dataset.
 
-Streams the dataset in batches. Finished batches stand in a part file, a line an image, so that memory stays constant
-and a killed run goes on where it stopped; `boxes.json` is written from it at the end. Labels play no part here.
+Streams the dataset in batches, in one process or several. Finished batches stand in part files, a line an image, so
+that memory stays constant and a killed run goes on where it stopped, with as many processes as one likes; `boxes.json`
+is written from them at the end. Labels play no part here.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import Any, ClassVar, NamedTuple, TextIO
 
 import numpy as np
 import torch
@@ -20,24 +25,27 @@ from tqdm import tqdm
 from camgen.mapper import map_dataset
 from camgen.maps import UNIT_RANGE, MapArray, is_empty, to_grid
 from camgen.recipe import Recipe
-from classify.compute import DeviceName, torch_device
+from classify.compute import DeviceName, torch_device, torch_threads
 from classify.ensemble import Ensemble
 from weakray.coco import Predictions, save_results
 from weakray.config import StrictModel
 from weakray.dataset import Dataset, Split
 from weakray.detections import Detections
-from weakray.errors import ConfigError
+from weakray.errors import ConfigError, RunError
 from weakray.files import replacing
 from weakray.runs import RunFolder, open_run
+from weakray.stack import silence
 
-_PART = "boxes.part.jsonl"
+Batch = list[str]  # image ids
 _SAVED_CELLS = 48
 
 
 class GenerateConfig(StrictModel):
     """Which boxes to make, and for which images."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "ensemble", "recipe", "out", "workers"})
+    unhashed: ClassVar[frozenset[str]] = frozenset(
+        {"data", "ensemble", "recipe", "out", "workers", "processes", "threads"}
+    )
 
     data: Path = Field(..., description="dataset folder")
     ensemble: Path = Field(..., description="folder of the ensemble that the recipe was fitted with")
@@ -46,7 +54,13 @@ class GenerateConfig(StrictModel):
     splits: tuple[Split, ...] = Field(("train", "test"), min_length=1, description="parts of the dataset to box")
     batch_size: int = Field(16, ge=1, description="images a forward pass")
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
-    workers: int = Field(2, ge=1, description="threads that decode images")
+    workers: int = Field(2, ge=1, description="threads that decode images, in each process")
+    processes: int = Field(1, ge=1, description="processes that share the work; each has a GPU where there are several")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="torch's threads on CPU, in each process; null: its own choice, which several processes share",
+    )
     masked_memory_mib: int = Field(
         64, ge=1, description="MiB of masked images or ablated layers that scorecam and ablationcam hold at a time"
     )
@@ -75,21 +89,41 @@ def run(config: GenerateConfig) -> GenerateResult:
     recipe.check(dataset.taxonomy.names, ensemble.sha256, len(ensemble.members))
     inputs = {"dataset": dataset.sha256, "ensemble": ensemble.sha256, "recipe": recipe.sha256}
     folder = open_run(config.out, config, inputs)
-    part = folder.checkpoints / _PART
     done = folder.finished()
     if done is not None:
-        part.unlink(missing_ok=True)
+        _remove_parts(folder)
         return GenerateResult.model_validate({**done, "boxes": config.out / "boxes.json"})  # it may have been moved
-    image_ids = [image_id for split in config.splits for image_id in dataset.ids_of(split)]
+    image_ids = _boxed(config, dataset)
     gallery = _gallery(config, dataset, image_ids)
-    ensemble.to(torch_device(config.device))
-    start = _whole_batches(part, config.batch_size, len(image_ids))
-    with part.open("a", encoding="utf-8") as lines, _bar(len(image_ids), start) as bar:
-        stream = map_dataset(
-            *(ensemble, dataset, image_ids[start:], recipe.wanted),
-            *(recipe.making(config.masked_memory_mib), config.batch_size, config.workers),
-        )
-        for maps in stream:
+    todo = _batches_to_do(folder, image_ids, config.batch_size)
+    if config.processes == 1:
+        with torch_threads(config.threads):
+            _work(config, folder, _Tools(dataset, ensemble, recipe, gallery), todo, 0)
+    else:
+        _in_processes(config, folder.key, todo)
+    result = _finalise(config, dataset, recipe, folder)
+    folder.finish(result.model_dump(mode="json"))
+    _remove_parts(folder)
+    return result
+
+
+class _Tools(NamedTuple):
+    """What boxes are made with, and whose maps are saved."""
+
+    dataset: Dataset
+    ensemble: Ensemble
+    recipe: Recipe
+    gallery: frozenset[str]
+
+
+def _work(config: GenerateConfig, folder: RunFolder, tools: _Tools, batches: Sequence[Batch], rank: int) -> None:
+    """Makes the boxes of some batches; each process has a part file of its own and, where there are several, a GPU."""
+    dataset, ensemble, recipe, gallery = tools
+    parent, image_ids = os.getppid(), [image_id for batch in batches for image_id in batch]
+    ensemble.to(_device(config.device, rank))
+    wanted, making = recipe.wanted, recipe.making(config.masked_memory_mib)
+    with _part(folder, rank).open("a", encoding="utf-8") as lines, _bar(len(image_ids), rank) as bar:
+        for maps in map_dataset(ensemble, dataset, image_ids, wanted, making, config.batch_size, config.workers):
             mapped = recipe.maps(maps)
             boxes = recipe.apply(mapped, recipe.probabilities(maps), maps.placements)
             empty = np.stack([is_empty(np.maximum(own, 0)) for own in mapped], axis=1)
@@ -98,10 +132,61 @@ def run(config: GenerateConfig) -> GenerateResult:
                     _save_maps(folder, image_id, [own[i] for own in mapped], recipe)
             _append(lines, maps.image_ids, boxes, empty)
             bar.update(len(boxes))
-    result = _finalise(config, dataset, recipe, part)
-    folder.finish(result.model_dump(mode="json"))
-    part.unlink()
-    return result
+            if config.processes > 1 and os.getppid() != parent:
+                return  # the run was killed; whoever goes on with it deals the batches anew
+
+
+def _in_processes(config: GenerateConfig, key: str, batches: Sequence[Batch]) -> None:
+    """`_work` in several processes, each with every so many-th batch.
+
+    Raises:
+        RunError: if one of them breaks off.
+    """
+    context, count = multiprocessing.get_context("spawn"), config.processes
+    workers = [
+        context.Process(target=_process, args=(config, key, batches[rank::count], rank)) for rank in range(count)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        while any(worker.is_alive() for worker in workers) and not any(worker.exitcode for worker in workers):
+            wait([worker.sentinel for worker in workers if worker.is_alive()])
+        broken = [(rank, worker.exitcode) for rank, worker in enumerate(workers) if worker.exitcode]
+    finally:
+        for worker in workers:
+            worker.terminate()  # those that ended are left as they are
+            worker.join()
+    if broken:
+        rank, code = broken[0]
+        raise RunError(
+            f"processes: number {rank} of {count}, counted from 0, ended with code {code}, as said above; run the same "
+            "again to go on where they stopped"
+        )
+
+
+def _process(config: GenerateConfig, key: str, batches: Sequence[Batch], rank: int) -> None:
+    """What one of several processes does."""
+    silence()
+    threads = config.threads or max(1, (os.cpu_count() or 1) // config.processes)
+    dataset = Dataset.load(config.data)
+    tools = _Tools(
+        dataset,
+        Ensemble.load(config.ensemble),
+        Recipe.load(config.recipe),
+        _gallery(config, dataset, _boxed(config, dataset)),
+    )
+    with torch_threads(threads):
+        _work(config, RunFolder(config.out, key), tools, batches, rank)
+
+
+def _device(name: DeviceName, rank: int) -> torch.device:
+    """The device of a process: they take the GPUs in turn."""
+    device = torch_device(name)
+    return torch.device("cuda", rank % torch.cuda.device_count()) if device.type == "cuda" else device
+
+
+def _boxed(config: GenerateConfig, dataset: Dataset) -> list[str]:
+    return [image_id for split in config.splits for image_id in dataset.ids_of(split)]
 
 
 def _gallery(config: GenerateConfig, dataset: Dataset, boxed: Sequence[str]) -> frozenset[str]:
@@ -115,22 +200,39 @@ def _gallery(config: GenerateConfig, dataset: Dataset, boxed: Sequence[str]) -> 
 
 
 @contextmanager
-def _bar(total: int, start: int) -> Iterator[Any]:
-    with tqdm(total=total, initial=start, desc="generate", unit="image", disable=None) as bar:
+def _bar(total: int, rank: int) -> Iterator[Any]:
+    with tqdm(total=total, desc="generate", unit="image", position=rank, disable=None) as bar:
         yield bar
 
 
-def _whole_batches(part: Path, batch_size: int, total: int) -> int:
-    """Cuts the part file after its last whole batch and says how many images stand in it.
+def _part(folder: RunFolder, rank: int) -> Path:
+    return folder.checkpoints / f"boxes.{rank}.part.jsonl"
 
-    A batch is computed as a whole, so that the figures of an image do not depend on where a run was killed.
+
+def _parts(folder: RunFolder) -> list[Path]:
+    """The part files, of however many processes."""
+    return sorted(folder.checkpoints.glob("boxes.*.part.jsonl"))
+
+
+def _remove_parts(folder: RunFolder) -> None:
+    for path in _parts(folder):
+        path.unlink()
+
+
+def _batches_to_do(folder: RunFolder, image_ids: Sequence[str], batch_size: int) -> list[Batch]:
+    """The batches that do not stand whole in the part files, whose broken last lines are cut off.
+
+    A batch is computed as a whole, so that the figures of an image do not depend on where a run was killed, nor on how
+    many processes share the work.
     """
-    with part.open("ab+") as file:
-        file.seek(0)
-        lengths = [len(line) for line in file if line.endswith(b"\n")]
-        whole = len(lengths) if len(lengths) >= total else len(lengths) // batch_size * batch_size
-        file.truncate(sum(lengths[:whole]))
-    return whole
+    made = set[str]()
+    for path in _parts(folder):
+        with path.open("rb+") as file:
+            lines = [line for line in file if line.endswith(b"\n")]
+            file.truncate(sum(map(len, lines)))
+        made.update(json.loads(line)["image_id"] for line in lines)
+    batches = [list(image_ids[i : i + batch_size]) for i in range(0, len(image_ids), batch_size)]
+    return [batch for batch in batches if not made.issuperset(batch)]
 
 
 def _append(lines: TextIO, image_ids: Sequence[str], boxes: Sequence[Detections], empty: Any) -> None:
@@ -162,12 +264,14 @@ def _save_maps(folder: RunFolder, image_id: str, own: Sequence[MapArray], recipe
         np.savez_compressed(file, maps=(maps / scale[:, None, None]).astype(np.float16), scale=scale)
 
 
-def _finalise(config: GenerateConfig, dataset: Dataset, recipe: Recipe, part: Path) -> GenerateResult:
+def _finalise(config: GenerateConfig, dataset: Dataset, recipe: Recipe, folder: RunFolder) -> GenerateResult:
     predictions: Predictions = {}
     empty = np.zeros(len(recipe.findings), np.int64)
-    with part.open(encoding="utf-8") as lines:
-        for line in lines:
+    with ExitStack() as stack:
+        for line in chain(*(stack.enter_context(path.open(encoding="utf-8")) for path in _parts(folder))):
             row = json.loads(line)
+            if row["image_id"] in predictions:
+                continue  # a batch that was broken off stands there twice in part
             predictions[row["image_id"]] = Detections(
                 np.array(row["boxes"], np.float32).reshape(-1, 4),
                 np.array(row["class_id"], np.int64),

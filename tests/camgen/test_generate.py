@@ -20,8 +20,9 @@ from tests.camgen.makers import NAMES, films
 from tests.camgen.test_recipe import entry, wild_calibration
 from weakray.coco import load_results
 from weakray.dataset import Dataset
-from weakray.errors import ConfigError, DataError
+from weakray.errors import ConfigError, DataError, RunError
 from weakray.files import read_json
+from weakray.runs import open_run
 
 SPLITS = ["train"] * 7 + ["val"] * 2 + ["test"] * 4
 FEW = {"batch_size": 3, "gallery_images": 2, "device": "cpu"}
@@ -72,7 +73,7 @@ def test_boxes_maps_and_counts(made: Callable[..., GenerateConfig], tmp_path: Pa
         assert saved["maps"].shape == (3, 8, 8)
         assert saved["scale"][[0, 2]].tolist() == [1, 1]
         assert saved["maps"][1].max() in (0, 1)  # Grad-CAM's raw values would vanish in float16
-    assert not (tmp_path / "out" / "checkpoints" / "boxes.part.jsonl").exists()
+    assert not list((tmp_path / "out" / "checkpoints").iterdir())
     assert run(made()) == result
 
 
@@ -113,6 +114,38 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(
     run(made("cut"))
     assert len(seen) == 11 - 3 * after  # whole batches are not done again
     assert outputs(tmp_path / "cut") == outputs(tmp_path / "whole")
+
+
+def test_several_processes_make_the_same_bytes_and_share_what_a_killed_one_left(
+    made: Callable[..., GenerateConfig], tmp_path: Path
+) -> None:
+    """One process was killed in its second batch; two go on with the three batches that are left."""
+    first = run(made("one", threads=1))
+    part = tmp_path / "two" / "checkpoints" / "boxes.0.part.jsonl"
+    config = made("two", threads=1, processes=2)
+    folder = open_run(config.out, config, read_json(tmp_path / "one" / "stage.json")["inputs"])
+    dataset = Dataset.load(tmp_path / "data")
+    ids = [*dataset.ids_of("train"), *dataset.ids_of("test")]
+    assert module._batches_to_do(folder, ids, 3) == [ids[:3], ids[3:6], ids[6:9], ids[9:]]
+    tools = module._Tools(
+        dataset, Ensemble.load(config.ensemble), Recipe.load(config.recipe), frozenset({"i009", "i010"})
+    )
+    module._work(config.model_copy(update={"processes": 1}), folder, tools, [ids[:3]], 0)
+    with part.open("a") as lines:
+        lines.write(json.dumps({"image_id": ids[4]})[:9])
+    assert module._batches_to_do(folder, ids, 3) == [ids[3:6], ids[6:9], ids[9:]]
+    second = run(config)
+    assert second == first.model_copy(update={"boxes": second.boxes})
+    assert outputs(tmp_path / "two") == outputs(tmp_path / "one")
+    assert not list((tmp_path / "two" / "checkpoints").iterdir())
+
+
+@pytest.mark.soak
+def test_a_process_that_breaks_off_is_named(made: Callable[..., GenerateConfig], tmp_path: Path) -> None:
+    (tmp_path / "data" / "images" / "i003.png").write_bytes(b"no image")
+    with pytest.raises(RunError, match=r"processes: number 1 of 2, counted from 0, ended with code 1, as said above"):
+        run(made(processes=2, threads=1))
+    assert not (tmp_path / "out" / "boxes.json").exists()
 
 
 def test_killed_before_done_is_written_loses_nothing(
