@@ -85,6 +85,7 @@ def columns(
     width: int = 360,
     height: int = 176,
     share: bool = False,
+    highest: float = 0.0,
 ) -> Columns:
     """A chart with one column a row.
 
@@ -95,9 +96,10 @@ def columns(
         width: px.
         height: px.
         share: values are shares, [0, 1], and are written as per cent; else they are counts, written over the columns.
+        highest: the axis reaches at least so far, so that charts side by side can share it.
     """
     left, right, top, base = 40.0 if share else 4.0, width - 6.0, 20.0, height - 24.0
-    highest = max((value for _, value in rows), default=0) or 1.0
+    highest = max(highest, *(value for _, value in rows)) or 1.0
     step = nice_step(highest, 4)
     axis = Axis(0.0, math.ceil(highest / step - 1e-9) * step if share else highest, base, top)
     slot = min((right - left) / max(1, len(rows)), _WIDEST_PX)

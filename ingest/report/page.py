@@ -119,10 +119,23 @@ def notes(content: ReportContent) -> list[str]:
     if content.unread:
         first = next(iter(content.unread.items()))
         said.append(f"{_count(len(content.unread), 'image')} could not be read, first {first[0]}: {first[1]}")
+    if late := _later_than_test(content):
+        said.append(late)
     recorded = content.dataset.info.get("split_proof", {}).get("assignment_sha256")
     if recorded not in (None, content.proof["assignment_sha256"]):
         said.append("The splits are not those that dataset.json was written with: images.parquet was changed.")
     return said + [str(warning) for warning in content.dataset.info.get("warnings", ())]
+
+
+def _later_than_test(content: ReportContent) -> str | None:
+    """Says where a split by time does not hold: annotated images and the others are two pools, each split alone."""
+    settings = content.dataset.info.get("settings", {}).get("split", {})
+    spans: Mapping[str, Sequence[str]] = content.proof.get("acquired", {})
+    if settings.get("method") != "time" or "train" not in spans or "test" not in spans:
+        return None
+    if spans["train"][1] <= spans["test"][0]:
+        return None
+    return f"Split by time, but train holds images up to {spans['train'][1]} and test from {spans['test'][0]} on."
 
 
 def _labels(rows: Sequence[FindingRow]) -> list[dict[str, Any]]:
@@ -262,10 +275,19 @@ def _people(content: ReportContent) -> dict[str, Any]:
     images = content.dataset.images
     a_patient = images_a_patient(images)
     labels = [f"{at * AGE_STEP}–" if at < AGE_BINS - 1 else f"{at * AGE_STEP}+" for at in range(AGE_BINS)]
+    aged = [people for people in content.people if sum(people.ages)]
+    highest = max((count / sum(people.ages) for people in aged for count in people.ages), default=0.0)
     ages = [
-        columns(people.name, f"{sum(people.ages):,} images", _age_rows(people, labels), share=True)
-        for people in content.people
-        if sum(people.ages)
+        columns(
+            people.name,
+            f"{sum(people.ages):,} images",
+            _age_rows(people, labels),
+            width=270,
+            height=150,
+            share=True,
+            highest=highest,
+        )
+        for people in aged
     ]
     return {
         "a_patient": columns("Images a patient", "patients", [(name, float(n)) for name, n in a_patient]),

@@ -169,8 +169,19 @@ def test_unread_images_and_a_changed_split_are_told_first(tmp_path: Path, make_d
     assert "could not be read" in text
 
 
+def test_a_split_by_time_that_does_not_hold_is_told(tmp_path: Path, make_dataset: Any) -> None:
+    days = ["2015-01-01", "2016-01-01", "2016-05-05", "2015-12-31", "2017-01-01"]
+    info = {"settings": {"split": {"method": "time"}}}
+    for name, test_day, told in (("a", "2015-06-06", True), ("b", "2017-01-01", False)):
+        data = make_dataset(tmp_path / name, ROWS, columns={"acquired": [*days[:4], test_day]}, info=info)
+        _, _, text = _page(data, tmp_path / f"r{name}")
+        note = "Split by time, but train holds images up to 2016-01-01 and test from 2015-06-06 on."
+        assert (note in text) is told
+        assert "images taken from 2015-01-01 to 2016-01-01" in text
+
+
 def test_coverage_is_shown_where_a_reader_wrote_it(tmp_path: Path, make_dataset: Any) -> None:
-    row = {"label": "Masse <1>", "positive": 7, "negative": 0, "uncertain": 1234, "boxes": 0}
+    row = {"label": "Masse <1>", "positive": 7, "negative": 0, "uncertain": 1234, "boxes": 12}
     coverage = {
         "taken": [{**row, "finding": "Mass"}, {**row, "label": "tumour", "finding": "Mass"}],
         "merged": [{"finding": "Mass", "labels": ["Masse <1>", "tumour"]}],
@@ -179,8 +190,8 @@ def test_coverage_is_shown_where_a_reader_wrote_it(tmp_path: Path, make_dataset:
     }
     data = make_dataset(tmp_path / "d", ROWS, info={"coverage": coverage})
     _, _, text = _page(data, tmp_path / "r")
-    assert "Masse <1> Mass 7 1,234 0" in text
-    assert "dropped: not chosen" in text
+    assert "Masse <1> Mass 7 1,234 0 12" in text
+    assert "dropped: not among the findings chosen" in text
     assert "Masse <1>, tumour are one: Mass." in text
     assert "No label of the data set stands for Nodule." in text
 
