@@ -22,8 +22,14 @@ export class Client {
     this.#askToken = askToken;
   }
 
-  async json(path) {
-    return (await this.#ask(path)).json();
+  async json(path, options = {}) {
+    const answer = await this.#ask(path, options);
+    try {
+      return await answer.json();
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      throw new Refusal(0, ""); // it broke off, or another program answers there
+    }
   }
 
   async blob(path, signal) {
@@ -38,7 +44,7 @@ export class Client {
     this.#declined = false;
     for (let turn = 0; ; turn++) {
       try {
-        return await (await this.#ask(path, { method: "POST", body: form, signal })).json();
+        return await this.json(path, { method: "POST", body: form, signal });
       } catch (refusal) {
         if (!(refusal instanceof Refusal) || !refusal.retryAfterS || turn === PATIENCE) throw refusal;
         onWait(refusal.retryAfterS);

@@ -77,7 +77,8 @@ const filmsOf = (answer, local) =>
 
 function answered(answer, films) {
   const took = performance.now() - performance.getEntriesByName("weakray:drop").at(-1).startTime;
-  Object.assign(now, { answer, films, status: "answered", tookMs: Math.round(took) });
+  const bundle = { version: answer.bundle.weakray, sha256: answer.bundle.sha256.slice(0, 12) }; // a server may exchange it
+  Object.assign(now, { answer, films, bundle, status: "answered", tookMs: Math.round(took) });
   if (stage.film !== films[0]) stage.show(films[0]);
   strip.render(films, 0);
   relist();
@@ -193,7 +194,7 @@ function relist() {
 
 function renderAll() {
   renderPanel();
-  at("film-name").textContent = filmLine();
+  at("film-name").textContent = at("film-name").title = filmLine();
   at("answered").textContent = now.answer ? say("answered", { ms: now.tookMs }) : "";
   at("bundle").textContent = now.bundle ? say("bundle", now.bundle) : "";
   at("busy").hidden = now.status !== "reading" && now.status !== "waiting";

@@ -75,6 +75,41 @@ def test_tone_table(modules: Page) -> None:
     assert [table[i] for i in (0, 50, 75, 100, 150, 255)] == [0, 0, 64, 128, 255, 255]
 
 
+def test_tone_reaches_grey_films_and_every_plane_of_colour_films(modules: Page) -> None:
+    shown = modules.evaluate(
+        """async () => {
+          const { Film } = await import("/page/film.js");
+          return [[10, 10, 10, 255, 200, 200, 200, 255], [10, 90, 200, 255, 0, 0, 0, 255]].map(values => {
+            const film = new Film(2, 1, new ImageData(Uint8ClampedArray.from(values), 2, 1));
+            const first = film.picture({ level: 127.5, width: 255, invert: true });
+            film.release();
+            const again = film.picture({ level: 127.5, width: 255, invert: true });
+            return [first, again].map(canvas => [...canvas.getContext("2d").getImageData(0, 0, 2, 1).data]);
+          });
+        }"""
+    )
+    assert shown[0] == [[245, 245, 245, 255, 55, 55, 55, 255]] * 2
+    assert shown[1] == [[245, 165, 55, 255, 255, 255, 255, 255]] * 2
+
+
+def test_presets_look_at_the_films_own_greys(modules: Page) -> None:
+    found = modules.evaluate(
+        """async () => {
+          const { Film } = await import("/page/film.js");
+          const values = Uint8ClampedArray.from({ length: 400 }, (_, i) => (i % 4 === 3 ? 255 : 100 + (i >> 2)));
+          const film = new Film(20, 5, new ImageData(values, 20, 5));
+          return ["full", "auto", "lungs", "mediastinum"].map(name => film.preset(name));
+        }"""
+    )
+    # a hundred pixels of greys 100…199: the share p of them does not exceed 99 + 100 p
+    assert [(tone["level"] - tone["width"] / 2, tone["level"] + tone["width"] / 2) for tone in found] == [
+        (0, 255),
+        (100, 198),
+        (100, 159),
+        (139, 199),
+    ]
+
+
 def test_maps_are_enlarged_smoothly_and_in_place(modules: Page) -> None:
     fine = modules.evaluate(
         """async () => {

@@ -112,6 +112,23 @@ def test_map_and_boxes_lie_where_the_answer_says(page: Page) -> None:
     assert all(edge > 200 for edge in edges)  # the box's left and right side
 
 
+def test_opacity_thins_the_map(page: Page) -> None:
+    answered(page)
+    until(page, "performance.getEntriesByName('weakray:maps').length")
+    page.click("[data-finding='Cardiomegaly']")
+    page.keyboard.press("b")  # without its boxes
+    strongest = """() => {
+      const canvas = document.getElementById("finding-layer");
+      const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      let most = 0;
+      for (let i = 3; i < data.length; i += 4) most = Math.max(most, data[i]);
+      return most;
+    }"""
+    assert page.evaluate(strongest) in (127, 128)
+    page.locator("#opacity").fill("100")
+    assert page.evaluate(strongest) == 255
+
+
 def test_a_chosen_finding_stays_until_it_is_chosen_again(page: Page) -> None:
     answered(page)
     page.click("[data-finding='Cardiomegaly']")
