@@ -6,6 +6,7 @@
   OpenCV decoding the same bytes from memory in as many threads, which is the limit.
 - `dicom/KIND/vs-limit`: `ingest dicom`'s conversion (read, parse, decode, 8 bits, PNG, hash, write) over pydicom
   decoding the same files and OpenCV encoding the same pixels, in as many processes.
+- `csv/…/vs-limit`, `csv-memory/…/vs-limit`: a table of 100,000 rows read, mapped and split, without the image pass.
 
 `--quick` does the same with few small files: the same rows, figures without meaning.
 """
@@ -27,6 +28,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from bench.csv_rows import csv_rows
 from bench.printing import Row, answer, side_by_side
 from ingest.image_files import inspect_files
 from weakray.dataset import Rejection
@@ -39,10 +41,11 @@ class Work:
     size_px: int
     files: int
     turns: int
+    rows: int
 
 
-QUICK = Work(128, files=16, turns=2)
-WHOLE = Work(1024, files=96, turns=7)
+QUICK = Work(128, files=16, turns=2, rows=3_000)
+WHOLE = Work(1024, files=96, turns=7, rows=100_000)
 
 
 def main() -> None:
@@ -53,6 +56,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
         rows = [_image_row(kind, work, cores, Path(temporary)) for kind in ("png", "jpeg")]
+        rows += csv_rows(work.rows, Path(temporary))
     answer("ingest", rows)
 
 

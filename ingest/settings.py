@@ -32,7 +32,7 @@ class ReaderConfig(StrictModel):
     split: SplitSettings = SplitSettings()
     seed: int = Field(default=0, description="another seed, another split")
     workers: int = Field(default=2, ge=1, description="threads that decode images; any number gives the same result")
-    tune_images: int = Field(default=100, ge=1, description="annotated images in tune; see `ingest/assign.py`")
+    tune_images: int = Field(default=100, ge=1, description="annotated images in tune, if no list names it")
     val_fraction: float = Field(default=0.1, gt=0, lt=1, description="share of the other images that becomes val")
 
     @property

@@ -38,6 +38,7 @@ def test_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == TOP_LEVEL
     assert "configs/demo.yaml" in names
+    assert "ingest/taxonomies/chexpert.yaml" in names
     assert any(name.endswith(".j2") for name in names)
 
 
