@@ -21,6 +21,7 @@ from ingest.thin import thin_train
 from ingest.write import refuse_empty, refuse_nested, write_taken
 from weakray.dataset import Rejection, Split
 from weakray.errors import DataError
+from weakray.files import sha256_file, sha256_json
 from weakray.taxonomy import Taxonomy
 
 
@@ -30,6 +31,7 @@ def assemble(
     out: Path,
     images: Path,
     inputs: Mapping[str, Path | None],
+    label_files: Sequence[Path],
     settings: Mapping[str, Any],
     sizes: Sizes,
     split: SplitSettings,
@@ -48,6 +50,7 @@ def assemble(
         out: the folder to write.
         images: the folder of the images; DICOM files there become films in the dataset folder.
         inputs: files that were read, by setting.
+        label_files: other files that were read, many of one kind: `dataset.json` holds one hash of them all.
         settings: for `dataset.json`.
         sizes: of the splits.
         split: how patients are drawn where no list decides.
@@ -60,7 +63,7 @@ def assemble(
         DataError: if no image, or no box of a source that has boxes, can be taken; or the splits are impossible.
     """
     refuse_nested(out, images)
-    folder = list_folder(images, besides=[path for path in inputs.values() if path is not None])
+    folder = list_folder(images, besides=[*label_files, *(path for path in inputs.values() if path is not None)])
     stored = store_dicom(source.rows, folder, pair_by, out, min_side_px, workers)
     rows, strays = source.rows, list[Rejection]()
     if stored is not None:
@@ -99,6 +102,7 @@ def assemble(
             "settings": dict(settings),
             "paired_by_stem": taken.by_stem,
             "labels_raised_by_a_box": raised,
+            **({"label_files": _hash_of(label_files)} if label_files else {}),
             **source.info,
         },
         inputs=inputs,
@@ -106,8 +110,13 @@ def assemble(
     )
 
 
+def _hash_of(files: Sequence[Path]) -> dict[str, Any]:
+    """How many files, and one hash of what they hold, in their order."""
+    return {"files": len(files), "sha256": sha256_json([[path.name, sha256_file(path)] for path in files])}
+
+
 def assemble_reader(
-    source: Source, config: ReaderConfig, *, pair_by: PairBy, extra_inputs: Sequence[Path] = ()
+    source: Source, config: ReaderConfig, *, pair_by: PairBy, label_files: Sequence[Path] = ()
 ) -> IngestResult:
     """`assemble` with the settings that all readers share.
 
@@ -115,14 +124,14 @@ def assemble_reader(
         source: the data set's tables.
         config: the reader's settings.
         pair_by: see `take_images`.
-        extra_inputs: files that were read and are no setting of their own.
+        label_files: files that were read and are no setting of their own.
     """
-    more = {f"{path.parent.name}/{path.name}": path for path in extra_inputs}
     return assemble(
         source,
         out=config.out,
         images=config.images,
-        inputs=config.inputs() | more,
+        inputs=config.inputs(),
+        label_files=label_files,
         settings=config.plain(),
         sizes=config.sizes,
         split=config.split,

@@ -68,7 +68,7 @@ def run(config: ChexpertConfig) -> IngestResult:
     Raises:
         DataError: if a table lacks a column, a finding is unknown, or there are too few images for the splits.
     """
-    return assemble_reader(read_source(config), config, pair_by="ending", extra_inputs=config.contours)
+    return assemble_reader(read_source(config), config, pair_by="ending", label_files=config.contours)
 
 
 def read_source(config: ChexpertConfig) -> Source:

@@ -138,7 +138,7 @@ class Coverage:
                 "\n".join(merged),
             ]
         if left:
-            parts += ["## Dropped", self._table("why", left)]
+            parts += ["## Left out", self._table("why", left)]
         if self.unnamed:
             parts += ["## Findings without a label", f"Blank in every image: {', '.join(self.unnamed)}."]
         return "\n\n".join(parts) + "\n"

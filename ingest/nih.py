@@ -87,6 +87,7 @@ def run(config: NihConfig) -> IngestResult:
         out=config.out,
         images=config.images,
         inputs={name: getattr(config, name) for name in ("labels", "boxes", "train_list", "test_list")},
+        label_files=(),
         settings=config.model_dump(mode="json", exclude={"out", "workers"}),
         sizes=Sizes(config.tune_images, config.val_fraction),
         split=config.split,

@@ -73,7 +73,7 @@ def run(config: VocConfig) -> IngestResult:
     Raises:
         DataError: if there is no annotation, a class is unknown, or there are too few images.
     """
-    return assemble_reader(read_source(config), config, pair_by="ending", extra_inputs=annotation_files(config))
+    return assemble_reader(read_source(config), config, pair_by="ending", label_files=annotation_files(config))
 
 
 def annotation_files(config: VocConfig) -> list[Path]:

@@ -68,7 +68,7 @@ def run(config: YoloConfig) -> IngestResult:
         DataError: if `data.yaml` is not what it should be, a class is unknown, or there are too few images.
     """
     source, labels = read_source(config)
-    return assemble_reader(source, config, pair_by="path", extra_inputs=labels)
+    return assemble_reader(source, config, pair_by="path", label_files=labels)
 
 
 def read_source(config: YoloConfig) -> tuple[Source, list[Path]]:

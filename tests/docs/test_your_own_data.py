@@ -87,7 +87,9 @@ def test_every_command_runs_on_the_files_that_stand_there(
     assert Dataset.load(Path("data/chexpert-mine")).info["boxes"]["tune_and_test"] == 3
     mine = Dataset.load(Path("data/mine"))
     assert mine.info["boxes"]["tune_and_test"] == 3
-    assert mine.labels.loc["a__03", ["Pleural Effusion", "Cardiomegaly", "Enlarged Cardiomediastinum"]].tolist() == [
+    assert mine.labels.loc[["a__03"], ["Pleural Effusion", "Cardiomegaly", "Enlarged Cardiomediastinum"]].to_numpy()[
+        0
+    ].tolist() == [
         -1,
         1,
         1,

@@ -30,6 +30,7 @@ def test_pixels_counted_from_one_become_half_open_boxes(tmp_path: Path) -> None:
     assert said(data, "2008_000009") == {"cat": 0, "dog": 1}
     assert data.truth.annotated == {(f"2008_{at:06d}", k) for at in range(8, 12) for k in range(2)}
     assert rejected(data.root) == []
+    assert data.info["label_files"]["files"] == 12
     again = Dataset.load(run(_config(make_voc(tmp_path / "b", 12), tmp_path, one_based=False)).out)
     assert again.truth.boxes["2008_000009"].boxes_xyxy_px.tolist() == [[5, 3, 14, 12]]
 
