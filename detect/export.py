@@ -1,45 +1,35 @@
-"""`weakray detect export`: the detector as ONNX, checked against torch on real images, and the bundle around it."""
+"""`weakray detect export`: the detector in the forms asked for, each checked against torch, and the bundle."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from pydantic import Field
-from torch import nn
 
 from detect.cutoffs import choose_cutoffs
-from detect.predict import Detector, load_detector
-from detect.quiet_import import torch_threads
-from weakray.bundle.graph import tidy
-from weakray.bundle.manifest import CLASSIFIERS, DETECTOR, ClassifierPart, DetectorPart, Origin, verify
-from weakray.bundle.parity import BATCH, check_finite, median_ms, spread
-from weakray.bundle.runtime import Graph
+from detect.detector import Detector, load_detector
+from detect.formats import Format, OpenVinoFormat, precision_of
+from detect.parity import DetectorParity, ToleranceConfig
+from detect.quiet_import import torch_threads, usable_cores
+from detect.speed import Speed
+from detect.torch_forms import require_tensorrt
+from detect.trials import ExportRow, Trial
+from eval.average_precision import match
+from eval.box_scores import score_matches
+from weakray.bundle.card import CardFacts
+from weakray.bundle.manifest import CLASSIFIERS, DETECTOR, ClassifierPart, DetectorPart, OpenVinoPart, Origin, verify
 from weakray.bundle.writing import write_bundle
 from weakray.coco import load_results
-from weakray.config import StrictModel, to_plain, validate
+from weakray.config import StrictModel, validate
 from weakray.dataset import Dataset
-from weakray.detections import BoolArray, FloatArray
 from weakray.errors import BundleError, ConfigError, DataError, RunError
-from weakray.files import read_json, replacing, sha256_file
-from weakray.imaging import Image, prepare, read_image, to_batch
+from weakray.files import read_json, sha256_file
+from weakray.imaging import read_image
 from weakray.runs import commit, open_run
 
 WEIGHTS = "detector.safetensors"
-
-
-class ToleranceConfig(StrictModel):
-    """How near the exported detector must stay to torch."""
-
-    score_above: float = Field(0.05, ge=0, lt=1, description="boxes scored above this, by either, are compared")
-    iou_at_least: float = Field(0.95, gt=0, le=1, description="overlap of a box with the same one of torch")
-    score_within: float = Field(0.01, gt=0, description="difference of a score from torch's")
-    matched_fraction: float = Field(0.99, gt=0, le=1, description="fraction of boxes that must be as near as that")
 
 
 class ExportConfig(StrictModel):
@@ -63,52 +53,50 @@ class ExportConfig(StrictModel):
     default_score_threshold: float = Field(0.25, ge=0, le=1, description="score threshold where tune gives none")
     iou_above: float = Field(0.6, gt=0, le=1, description="overlap above which the weaker box of a finding is dropped")
     max_boxes: int = Field(100, ge=1, description="most boxes an image")
-    parity_images: int = Field(32, ge=1, description="val images on which torch and the exported graph are compared")
+    formats: tuple[Format, ...] = Field(
+        (),
+        description="forms to export beside onnx: openvino, openvino-bf16, openvino-fp16, openvino-int8, torchscript, "
+        "tensorrt, tensorrt-fp16; one that differs from torch is refused, and the others are made all the same",
+    )
+    ship: OpenVinoFormat | None = Field(
+        None, description="the form among them that the bundle holds for OpenVINO, beside ONNX; null: none"
+    )
+    parity_images: int = Field(100, ge=1, description="val images on which torch and the exports are compared")
+    calibration_images: int = Field(128, ge=1, description="val images by which openvino-int8 is quantised")
+    timed_images: int | None = Field(
+        None, ge=1, description="val images on which each export's speed and memory are measured; null: not measured"
+    )
     tolerance: ToleranceConfig = ToleranceConfig()
     opset: int = Field(18, ge=17, le=20, description="ONNX operator set")
-    threads: int | None = Field(None, ge=1, description="threads of torch and onnxruntime; all cores when not given")
-    force: bool = Field(False, description="write the bundle even if the exported detector differs from torch")
-
-
-class DetectorParity(StrictModel):
-    """How the exported detector compares with torch.
-
-    A box is one finding's score at one anchor, before suppression: that both sides see the same boxes there leaves
-    nothing for the shared decoding to change, and two nearly equal boxes cannot swap places.
-    """
-
-    images: int
-    boxes: int  # scored above the tolerance's floor by torch or by the graph
-    matched_fraction: float  # of those, how many agree in place and score; 1 where there are none
-    max_score_difference: float  # over all anchors and findings, those below the floor too
-    torch_p50_ms: float  # median time of one image, for information
-    onnxruntime_p50_ms: float
-
-    def passes(self, tolerance: ToleranceConfig) -> bool:
-        """Whether it is near enough. Without any box above the floor every score must be."""
-        if self.boxes:
-            return self.matched_fraction >= tolerance.matched_fraction
-        return self.max_score_difference <= tolerance.score_within
+    threads: int | None = Field(None, ge=1, description="threads of torch and the exports; all cores when not given")
+    force: bool = Field(False, description="keep and ship exports even if they differ from torch")
 
 
 class ExportResult(StrictModel):
-    """The bundle, and how well it agrees with what it was made from."""
+    """The bundle, and how well it and the other exports agree with what they were made from."""
 
     bundle: Path
     bytes: dict[str, int]
-    parity: DetectorParity
+    parity: DetectorParity  # of ONNX
     parity_passed: bool
+    exports: tuple[ExportRow, ...]
+    torch_speed: Speed | None  # what the exports' speed compares with
+    refused: tuple[str, ...]  # exports that differ from torch and were not kept
 
 
 def run(config: ExportConfig) -> ExportResult:
-    """Exports the detector, checks it, and writes the bundle.
+    """Exports the detector, checks each form, and writes the bundle.
+
+    Forms lie in `exports/FORM`; an interrupted call goes on after the last that was finished.
 
     Raises:
+        ConfigError: if a form cannot be made on this machine, or the one to ship is not among those asked for.
         RunError: if a folder lacks what an earlier stage should have left, the stages do not agree on the findings, or
-            the exported detector differs from torch and `force` is off.
+            the ONNX export, or the one to ship, differs from torch and `force` is off.
     """
     dataset = Dataset.load(config.data)
     names = tuple(dataset.taxonomy.names)
+    kinds = _kinds(config)
     thresholds = _thresholds(config, dataset, names)
     classifiers = _classifier_part(config.classifiers)
     if not config.recipe.is_file():
@@ -117,36 +105,44 @@ def run(config: ExportConfig) -> ExportResult:
     bundle = config.out / "bundle"
     done = stage.finished()
     if done is not None and _is_whole(bundle):
-        return ExportResult(bundle=bundle, **done)
+        return ExportResult.model_validate({**done, "bundle": bundle})
     detector = load_detector(config.detector)
-    for where, found in (("detector", tuple(detector.network.names)), ("classifiers", classifiers.findings)):
+    for where, found in (("detector", detector.findings), ("classifiers", classifiers.findings)):
         if found != names:
             raise RunError(
                 f"{where}: expected the findings of {config.data}, {list(names)}, got {list(found)}; "
                 "train it on this dataset"
             )
-    images = _val_images(dataset, config.parity_images)
+    if not dataset.ids_of("val"):
+        raise DataError(f"{dataset.root}: expected val images for the parity check, the dataset has none")
+    trial = _trial(config, dataset, detector)
     with torch_threads(config.threads):
-        export_detector(config.detector, stage.root / DETECTOR, config.opset)
-        parity = compare(detector, stage.root / DETECTOR, images, config.tolerance)
-    passed = parity.passes(config.tolerance)
-    stage.log(**to_plain(parity))
-    if not passed and not config.force:
-        raise RunError(_refusal(parity, config.tolerance))
+        rows = {row.format: row for row in trial.run(stage.root, kinds)}
+        for needed in ("onnx", *(() if config.ship is None else (config.ship,))):
+            if rows[needed].refused:
+                raise RunError(_refusal(needed, rows[needed].parity, config.tolerance))
+        scores = _scores(trial, dataset)
+        torch_speed = trial.speed_of(config.detector)
+    shipped = None if config.ship is None else rows[config.ship]
     manifest = write_bundle(
         bundle,
-        detector_onnx=stage.root / DETECTOR,
+        detector_onnx=stage.root / "exports" / "onnx" / DETECTOR,
         classifiers_onnx=config.classifiers / CLASSIFIERS,
         recipe=config.recipe,
         taxonomy=dataset.taxonomy,
         detector=DetectorPart(
-            input=detector.network.spec,
+            input=detector.spec,
             findings=names,
             score_thresholds=thresholds,
             iou_above=config.iou_above,
             max_boxes=config.max_boxes,
-            weights_sha256=sha256_file(config.detector / WEIGHTS),
-            parity_passed=passed,
+            weights_sha256=trial.weights_sha256,
+            parity_passed=rows["onnx"].parity_passed,
+            openvino=None
+            if config.ship is None or shipped is None
+            else OpenVinoPart(
+                export=config.ship, precision=precision_of(config.ship), parity_passed=shipped.parity_passed
+            ),
         ),
         classifiers=classifiers,
         origin=Origin(
@@ -154,128 +150,84 @@ def run(config: ExportConfig) -> ExportResult:
             dataset=str(dataset.info.get("origin", "unnamed")),
             dataset_sha256=dataset.sha256,
         ),
-        trial=images[0],
+        trial=read_image(dataset.path_of(dataset.ids_of("val")[0])),
+        openvino=None if config.ship is None else stage.root / "exports" / config.ship,
+        facts=CardFacts(
+            licence=dataset.info.get("licence"),
+            counts=dict(dataset.info["counts"]),
+            training=_training(config.detector),
+            scores=scores,
+            exports=tuple(row.told() for row in rows.values()),
+        ),
     )
-    result = {
-        "bytes": {name: entry.bytes for name, entry in manifest.files.items()},
-        "parity": to_plain(parity),
-        "parity_passed": passed,
-    }
-    stage.finish(result)
-    return ExportResult(bundle=bundle, **result)
+    result = ExportResult(
+        bundle=bundle,
+        bytes={name: entry.bytes for name, entry in manifest.files.items()},
+        parity=rows["onnx"].parity,
+        parity_passed=rows["onnx"].parity_passed,
+        exports=tuple(rows.values()),
+        torch_speed=torch_speed,
+        refused=tuple(kind for kind, row in rows.items() if row.refused),
+    )
+    stage.finish(result.model_dump(mode="json", exclude={"bundle"}))
+    return result
 
 
-class _RawOutput(nn.Module):
-    """The network's decoded head output alone: in eval mode ultralytics gives it with the training outputs beside."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        raw: torch.Tensor = self.module(images)[0]
-        return raw
+def _kinds(config: ExportConfig) -> list[Format]:
+    if config.ship is not None and config.ship not in config.formats:
+        raise ConfigError(f"ship: expected one of formats, {list(config.formats)}, got {config.ship!r}; add it there")
+    kinds: list[Format] = list(dict.fromkeys(("onnx", *config.formats)))
+    for kind in kinds:
+        if kind.startswith("tensorrt"):
+            require_tensorrt(f"formats: {kind}")
+    return kinds
 
 
-def export_detector(folder: Path, path: Path, opset: int) -> None:
-    """Writes a trained detector as ONNX with a free batch size; the same weights give the same bytes.
-
-    Args:
-        folder: run folder of `detect train`.
-        path: file to write; input `images` `(n, c, s, s)` in [0, 1], output `raw` `(n, 4 + k, anchors)`.
-        opset: ONNX operator set.
-    """
-    network = load_detector(folder).network  # read anew: tracing leaves its own tensors in the head
-    raw_output = _RawOutput(network.module.to(memory_format=torch.contiguous_format)).eval()
-    shape = (network.spec.channels, network.spec.size_px, network.spec.size_px)
-    anchors = sum((network.spec.size_px // stride) ** 2 for stride in network.strides)
-    with replacing(path) as temporary:
-        with warnings.catch_warnings():
-            # torch calls its TorchScript exporter deprecated, but the newer one takes 20 times as long for the same
-            # graph; and tracing warns of sizes that become constants, which they are here.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                raw_output,
-                (torch.zeros(2, *shape),),  # two images: a batch of one would be taken for a constant
-                temporary,
-                input_names=["images"],
-                output_names=["raw"],
-                dynamic_axes={"images": {0: "n"}, "raw": {0: "n"}},
-                opset_version=opset,
-                dynamo=False,
-            )
-        tidy(temporary, {"images": ("n", *shape), "raw": ("n", 4 + len(network.names), anchors)})
-
-
-def compare(detector: Detector, path: Path, images: Sequence[Image], tolerance: ToleranceConfig) -> DetectorParity:
-    """Runs torch and the exported graph on the same images and compares box by box.
-
-    Args:
-        detector: the torch side.
-        path: the exported graph.
-        images: decoded images.
-        tolerance: what counts as a match.
-
-    Raises:
-        RunError: if either side gives NaN or infinity.
-    """
-    spec, outputs = detector.network.spec, {"raw": 4 + len(detector.network.names)}
-    prepared = [prepare(image, spec)[0] for image in images]
-    graph = Graph(path, spec, outputs, torch.get_num_threads())
-
-    def by_graph(batch: FloatArray) -> FloatArray:
-        return graph.run(batch, ["raw"])[0]
-
-    boxes, matched, difference = 0, 0, 0.0
-    for start in range(0, len(prepared), BATCH):
-        batch = to_batch(prepared[start : start + BATCH])
-        expected, got = detector.raw(batch), by_graph(batch)
-        check_finite({"torch": expected, "the exported graph": got})
-        counted, near = match_anchors(expected, got, tolerance)
-        boxes += int(counted.sum())
-        matched += int((counted & near).sum())
-        difference = max(difference, float(np.abs(expected[:, 4:] - got[:, 4:]).max()))
-    return DetectorParity(
-        images=len(images),
-        boxes=boxes,
-        matched_fraction=matched / boxes if boxes else 1.0,
-        max_score_difference=difference,
-        torch_p50_ms=median_ms(detector.raw, prepared),
-        onnxruntime_p50_ms=median_ms(by_graph, prepared),
+def _trial(config: ExportConfig, dataset: Dataset, detector: Detector) -> Trial:
+    return Trial(
+        detector=detector,
+        folder=config.detector,
+        weights_sha256=sha256_file(config.detector / WEIGHTS),
+        dataset=dataset,
+        tolerance=config.tolerance,
+        iou_above=config.iou_above,
+        max_boxes=config.max_boxes,
+        parity_images=config.parity_images,
+        calibration_images=config.calibration_images,
+        timed_images=config.timed_images,
+        opset=config.opset,
+        threads=config.threads or usable_cores(),
+        force=config.force,
     )
 
 
-def match_anchors(expected: FloatArray, got: FloatArray, tolerance: ToleranceConfig) -> tuple[BoolArray, BoolArray]:
-    """Which boxes count, and which of all boxes agree; both `(n, k, anchors)` bool.
-
-    Args:
-        expected: torch's `(n, 4 + k, anchors)`: centre x, centre y, width, height in pixels, then scores.
-        got: the graph's.
-        tolerance: floor of the score, and what counts as near.
-    """
-    shape = (expected.shape[0], 1, expected.shape[2])
-    (low_a, high_a), (low_b, high_b) = _corners(expected), _corners(got)
-    sides = np.clip(np.minimum(high_a, high_b) - np.maximum(low_a, low_b), 0, None)
-    shared = sides[:, 0] * sides[:, 1]
-    union = np.prod(high_a - low_a, axis=1) + np.prod(high_b - low_b, axis=1) - shared
-    overlap = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0).reshape(shape)
-    scores_a, scores_b = expected[:, 4:], got[:, 4:]
-    counted = np.maximum(scores_a, scores_b) > tolerance.score_above
-    near = (overlap >= tolerance.iou_at_least) & (np.abs(scores_a - scores_b) <= tolerance.score_within)
-    return counted, near
+def _scores(trial: Trial, dataset: Dataset) -> dict[str, Any]:
+    """The detector's scores on test for the model card; empty where test has no true box."""
+    names, truth = dataset.taxonomy.names, dataset.truth_of("test")
+    matches = match(trial.scored["test"], truth, len(names))
+    return score_matches(matches, dataset.patients, names) if matches.positives.any() else {}
 
 
-def _corners(raw: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    centre, half = raw[:, :2].astype(np.float64), np.clip(raw[:, 2:4].astype(np.float64), 0, None) / 2
-    return centre - half, centre + half
+def _training(folder: Path) -> dict[str, Any]:
+    """What `detector.json` says of how the detector was taught, in the card's words."""
+    about = read_json(folder / "detector.json")
+    told = {"boxes from": about.get("source"), "steps": about.get("steps"), "weights": about.get("parameters")}
+    told["input"] = f"{about['input']['size_px']} px, {about['input']['channels']} channel(s)"
+    for name, counts in about.get("training_sets", {}).items():
+        told[f"boxes of {name}"] = f"{counts['boxes']} on {counts['images']} images"
+    return {name: value for name, value in told.items() if value is not None}
 
 
-def _refusal(parity: DetectorParity, tolerance: ToleranceConfig) -> str:
+def _refusal(kind: str, parity: DetectorParity, tolerance: ToleranceConfig) -> str:
+    loss = parity.ap50_loss_tune
+    lost = (
+        "" if loss is None else f", AP50 on tune falls by {loss:.4f} (lower precision may lose {tolerance.ap50_loss})"
+    )
     return (
-        f"detector: the exported graph differs from torch: {parity.matched_fraction:.1%} of {parity.boxes} boxes on "
-        f"{parity.images} images agree (expected at least {tolerance.matched_fraction:.1%}), scores differ by up to "
-        f"{parity.max_score_difference:.4f} (expected at most {tolerance.score_within}); try another opset, or set "
-        "force: true to write the bundle all the same"
+        f"detector: the exported graph ({kind}) differs from torch: {parity.matched_fraction:.1%} of {parity.boxes} "
+        f"boxes on {parity.images} images agree (expected at least {tolerance.matched_fraction:.1%}), scores differ by "
+        f"up to {parity.max_score_difference:.4f} (expected at most {tolerance.score_within}){lost}; try another opset "
+        "or form, or set force: true to write the bundle all the same"
     )
 
 
@@ -326,10 +278,3 @@ def _is_whole(bundle: Path) -> bool:
     except BundleError:
         return False
     return True
-
-
-def _val_images(dataset: Dataset, limit: int) -> list[Image]:
-    ids = dataset.ids_of("val")
-    if not ids:
-        raise DataError(f"{dataset.root}: expected val images for the parity check, the dataset has none")
-    return [read_image(dataset.path_of(image_id)) for image_id in spread(ids, limit)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
+from detect.detector import Detector
 from detect.network import Network
-from detect.predict import Detector
 from detect.training_set import PseudoBoxConfig, TrainingBoxes, pseudo_training_boxes
 from weakray.coco import Predictions
 from weakray.dataset import Dataset

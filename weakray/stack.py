@@ -7,7 +7,9 @@ command line does so first of all.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 
 def silence(settings_folder: Path | None = None) -> None:
@@ -25,10 +27,13 @@ def silence(settings_folder: Path | None = None) -> None:
         "WANDB_MODE": "disabled",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
-        "OPENVINO_TELEMETRY": "0",
         "ORT_DISABLE_TELEMETRY": "1",  # else onnxruntime writes an id and a queue into the home folder at import
     }
     if settings_folder is not None:
         values["YOLO_CONFIG_DIR"] = str(settings_folder)
     for name, value in values.items():
         os.environ.setdefault(name, value)
+    # OpenVINO and NNCF count what they are used for, in the home folder and, where asked, on the network. No variable
+    # turns that off before the first import; both do without the package that does it.
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("openvino_telemetry", None)

@@ -15,6 +15,7 @@ from eval.report.tables import (
     METRICS,
     WIDE_BAR_PX,
     classify_table,
+    export_table,
     facts,
     finding_table,
     recipe_table,
@@ -73,6 +74,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
         "made_by": facts({key: summary[key] for key in ("commit", "config_sha256", "dataset") if key in summary}),
         "environment": facts(content.environment),
         "parity": facts(content.parity),
+        "exports": export_table(content.exports),
     }
     view["sections"] = [
         (anchor, name)
@@ -85,6 +87,7 @@ def _view(content: ReportContent) -> dict[str, Any]:
             ("recipe", "Recipe", view["recipe"]),
             ("training", "Training", view["curves"]),
             ("data", "Data", view["splits"]),
+            ("exports", "Exports", view["exports"]),
             ("run", "Run", view["times"] or view["made_by"]),
             ("limits", "Limits", True),
         )

@@ -65,7 +65,9 @@ def run(config: ReportConfig) -> ReportResult:
         return ReportResult(report=page, cases=done["cases"])
     cases = _gallery(config, dataset)
     figures: dict[str, Any] = read_json(shown["figures"])
-    parity: dict[str, Any] = read_json(config.bundle / "done.json")["result"]["parity"]
+    exported: dict[str, Any] = read_json(config.bundle / "done.json")["result"]
+    torch_speed = exported.get("torch_speed")
+    torch_row = [] if torch_speed is None else [{"format": "torch", "speed": torch_speed}]
     write_report(
         page,
         ReportContent(
@@ -77,7 +79,8 @@ def run(config: ReportConfig) -> ReportResult:
             dataset=dataset.info,
             per_finding_classify=figures["ensemble"]["per_finding"],
             recipe={} if config.recipe_yaml is None else read_yaml(config.recipe_yaml),
-            parity=parity,
+            parity=exported["parity"],
+            exports=[*torch_row, *exported.get("exports", ())],
             environment={k: v for k, v in environment().items() if k != "versions"} | environment()["versions"],
         ),
     )

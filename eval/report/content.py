@@ -74,6 +74,8 @@ class ReportContent:
         recipe: `recipe.yaml`, its `findings` a mapping name → settings, or a list of settings with `name`.
         parity: what the exported bundle was checked for, name → figure; None where nothing was exported.
         environment: `environment.json` of the run; None where it is not known.
+        exports: `exports` of `detect export`, each with `format`, `bytes`, `parity`, `parity_passed`, `refused` and
+            `speed`; a row of torch itself has no parity.
     """
 
     title: str
@@ -86,3 +88,4 @@ class ReportContent:
     recipe: Mapping[str, Any]
     parity: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] | None = None
+    exports: Sequence[Mapping[str, Any]] = ()

@@ -298,3 +298,36 @@ def facts(value: Mapping[str, Any] | None, prefix: str = "") -> list[tuple[str, 
         elif inner is not None:
             lines.append((name, _text(inner)))
     return lines
+
+
+def export_table(exports: Sequence[Mapping[str, Any]]) -> Grid | None:
+    """Size, agreement with torch and speed of each export; None where nothing but the bundle's own graph was made.
+
+    AP50 is told as what the export gains over torch on the same images: a loss is negative.
+    """
+    if len(exports) < 2:
+        return None
+    timed = any(row.get("speed") for row in exports)
+    columns = ["Export", "Size, MB", "Boxes as in torch", "in place", "Score differs by", "AP50 on tune", "on test"]
+    columns += ["p50, ms", "p95, ms", "Images/s", "Peak memory, MiB"] if timed else []
+    rows = []
+    for row in exports:
+        parity: Mapping[str, Any] = row.get("parity") or {}
+        state = " (refused)" if row.get("refused") else "" if row.get("parity_passed", True) else " (forced)"
+        texts = [
+            f"{row['format']}{state}",
+            f"{row['bytes'] / 1e6:.1f}" if "bytes" in row else "–",
+            *(f"{100 * parity[key]:.1f} %" if parity else "–" for key in ("matched_fraction", "placed_fraction")),
+            f"{parity['mean_score_difference']:.2g}" if parity else "–",
+            *(_gained(parity.get(f"ap50_loss_{split}")) for split in ("tune", "test")),
+        ]
+        speed: Mapping[str, Any] = row.get("speed") or {}
+        if timed:
+            keys = (("p50_ms", ".1f"), ("p95_ms", ".1f"), ("images_per_s", ".1f"), ("peak_mib", ",.0f"))
+            texts += [format(speed[key], form) if speed else "–" for key, form in keys]
+        rows.append(texts)
+    return Grid(columns, rows, [False, *(True for _ in columns[1:])])
+
+
+def _gained(loss: float | None) -> str:
+    return "–" if loss is None else "0" if abs(loss) < 5e-5 else f"{-loss:+.4f}".replace("0.", ".", 1)

@@ -72,17 +72,17 @@ def test_no_bundle(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-@pytest.mark.parametrize("version", [2, "1", None])
+@pytest.mark.parametrize("version", [3, "1", None])
 def test_other_format_version(bundle_folder: Path, version: Any) -> None:
     edit(bundle_folder, lambda content: content.update(format_version=version))
-    with pytest.raises(BundleError, match=rf"expected format_version 1, got {version!r}; export the bundle again"):
+    with pytest.raises(BundleError, match=rf"expected format_version 1 or 2, got {version!r}; export the bundle again"):
         verify(bundle_folder)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{", ""])
 def test_bundle_json_that_is_no_manifest(bundle_folder: Path, text: str) -> None:
     (bundle_folder / "bundle.json").write_text(text)
-    with pytest.raises(BundleError, match=r"bundle.json: expected (JSON|format_version 1)"):
+    with pytest.raises(BundleError, match=r"bundle.json: expected (JSON|format_version 1 or 2)"):
         read(bundle_folder)
 
 

@@ -16,9 +16,10 @@ import torch
 
 import detect.loop
 from detect.batches import batches
+from detect.detector import load_detector
 from detect.loop import OptimizerConfig, learning_rate
 from detect.network import load_network, new_network
-from detect.predict import DetectPredictConfig, load_detector
+from detect.predict import DetectPredictConfig
 from detect.predict import run as predict
 from detect.quiet_import import import_ultralytics, torch_threads
 from detect.train import DetectTrainConfig, DetectTrainResult
@@ -253,6 +254,7 @@ def test_shipped_architectures_have_their_known_sizes() -> None:
         ("yolo77n.yaml", 64, "expected a YAML that ultralytics ships .* got 'yolo77n.yaml'"),
         ("nowhere.pt", 64, "expected weights at nowhere.pt, found none; nothing is ever downloaded"),
         ("yolo26n.yaml", 64, "expected a detection head with non-maximum suppression.*one-to-one branch"),
+        ("rtdetr-resnet50.yaml", 64, "expected a detection head with non-maximum suppression.*got RTDETRDecoder"),
         ("yolo11n.yaml", 72, "input.size_px: expected a multiple of 32, the stride of yolo11n.yaml, got 72"),
     ],
 )
@@ -388,7 +390,9 @@ def test_training_is_silent_and_keeps_to_its_folder(
 
 def test_predictions_of_an_unknown_detector_are_refused(make_dataset: DatasetMaker, tmp_path: Path) -> None:
     config = DetectPredictConfig(data=make_dataset().root, detector=tmp_path / "none", out=tmp_path / "found")
-    with pytest.raises(DataError, match="expected a detector .made by `weakray detect train`., found no"):
+    with pytest.raises(
+        DataError, match="expected a detector .made by `weakray detect train`., an export or a bundle .*, found no"
+    ):
         predict(config)
 
 

@@ -134,6 +134,33 @@ def make_dataset() -> dict[str, Any]:
     }
 
 
+def make_exports() -> list[dict[str, Any]]:
+    """Torch, ONNX that agrees, and integers that were refused."""
+    speed = {"p50_ms": 8.04, "p95_ms": 9.5, "images_per_s": 151.2, "peak_mib": 1234.5, "threads": 1}
+    parity = {"matched_fraction": 1.0, "placed_fraction": 1.0, "mean_score_difference": 1.2e-7}
+    losses = {"ap50_loss_tune": 0.0, "ap50_loss_test": 0.00001}
+    worse = {"matched_fraction": 0.521, "placed_fraction": 0.75, "mean_score_difference": 0.031}
+    return [
+        {"format": "torch", "speed": speed},
+        {
+            "format": "onnx",
+            "bytes": 10_453_682,
+            "parity": {**parity, **losses},
+            "parity_passed": True,
+            "refused": False,
+            "speed": {**speed, "p50_ms": 4.2},
+        },
+        {
+            "format": "openvino-int8",
+            "bytes": 2_678_840,
+            "parity": {**worse, "ap50_loss_tune": 0.0213, "ap50_loss_test": -0.004},
+            "parity_passed": False,
+            "refused": True,
+            "speed": None,
+        },
+    ]
+
+
 def make_content(**changes: Any) -> ReportContent:
     """A full content, with parts replaced."""
     parts: dict[str, Any] = {
@@ -162,6 +189,7 @@ def make_content(**changes: Any) -> ReportContent:
             }
         },
         "parity": {"onnx": {"max_abs_diff": 3.1e-6, "images": 32, "passed": True}},
+        "exports": make_exports(),
         "environment": {"python": "3.11.2", "cpu_count": 2, "versions": {"numpy": "2.2.0"}},
     }
     return ReportContent(**{**parts, **changes})

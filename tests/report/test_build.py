@@ -127,6 +127,9 @@ def test_figures_stand_in_the_page(tmp_path: Path, content: ReportContent) -> No
     assert "Weak detector .059 [.047, .071] .236 [.189, .283]" in text  # class and location: .1 and .4 of .59
     assert "Weak detector, by finding" in text
     assert "Nodule .089 .354 .044 .000 .133 .266" in text
+    assert "torch – – – – – – 8.0 9.5 151.2 1,234" in text
+    assert "onnx 10.5 100.0 % 100.0 % 1.2e-07 0 0 4.2 9.5 151.2 1,234" in text
+    assert "openvino-int8 (refused) 2.7 52.1 % 75.0 % 0.031 -.0213 +.0040 – – – –" in text
     assert "detect 25 min 03 s" in text
     assert "no_image 2" in text
     assert "onnx max abs diff 3.1e-06" in text

@@ -132,7 +132,7 @@ def test_models_names_the_bundle(running: Running) -> None:
         ("Nodule", "Opacity", 0.25, 0.5),
         ("Effusion", None, 0.85, 0.25),
     ]
-    assert (told.members, told.maps, told.format_version) == (2, "pcam", 1)
+    assert (told.members, told.maps, told.format_version) == (2, "pcam", 2)
 
 
 def test_the_same_probabilities_alone_and_in_company(start: Callable[..., Running]) -> None:

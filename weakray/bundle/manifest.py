@@ -5,6 +5,9 @@ optionally `README.md`. The graphs take one input `images`, `(n, c, s, s)` float
 `weakray.imaging.prepare`). `detector.onnx` gives `raw`, `(n, 4 + k, anchors)` (see `weakray.bundle.yolo`);
 `classifiers.onnx` gives `probabilities`, `(n, k)` in [0, 1], with ensemble rule, calibration and hierarchy applied, and
 `maps`, `(n, k, h, w)`, not stretched per image.
+
+Format 2 is the same, and may hold the detector for OpenVINO too: `detector.xml` and `detector.bin`, which take and give
+what `detector.onnx` does. Both formats are read.
 """
 
 from __future__ import annotations
@@ -14,15 +17,18 @@ from pathlib import Path
 from pydantic import Field
 
 from weakray import __version__
+from weakray.bundle.openvino import Precision
 from weakray.config import StrictModel, to_plain, validate
 from weakray.errors import BundleError, ConfigError, DataError
 from weakray.files import read_json, sha256_file, write_json
 from weakray.imaging import InputSpec
 from weakray.taxonomy import Taxonomy
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)
 MANIFEST = "bundle.json"
 DETECTOR = "detector.onnx"
+OPENVINO = ("detector.xml", "detector.bin")
 CLASSIFIERS = "classifiers.onnx"
 RECIPE = "recipe.yaml"
 TAXONOMY = "taxonomy.yaml"
@@ -58,6 +64,14 @@ class ClassifierPart(StrictModel):
     parity_passed: bool = Field(description="whether the graph agrees with torch; false where `force` overrode that")
 
 
+class OpenVinoPart(StrictModel):
+    """The detector inside `detector.xml`: the one of `detector.onnx`, perhaps in lower precision."""
+
+    export: str = Field(description="which export of `weakray detect export` it is: openvino, openvino-int8 …")
+    precision: Precision = Field(description="what OpenVINO is asked to compute in: f32 or bf16")
+    parity_passed: bool = Field(description="whether it agrees with torch; false where `force` overrode that")
+
+
 class DetectorPart(StrictModel):
     """The detector inside `detector.onnx`, and how its raw output becomes boxes."""
 
@@ -68,6 +82,7 @@ class DetectorPart(StrictModel):
     max_boxes: int = Field(ge=1, description="most boxes an image")
     weights_sha256: str = Field(description="SHA-256 of the torch weights it was exported from")
     parity_passed: bool = Field(description="whether the graph agrees with torch; false where `force` overrode that")
+    openvino: OpenVinoPart | None = Field(None, description="the same for OpenVINO; null where the bundle has none")
 
 
 class Manifest(StrictModel):
@@ -110,10 +125,10 @@ def read(folder: Path) -> Manifest:
     except DataError as error:
         raise BundleError(f"{error}; {_MEND}") from None
     version = content.get("format_version") if isinstance(content, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in READ_VERSIONS:
         raise BundleError(
-            f"{path}: expected format_version {FORMAT_VERSION}, got {version!r}; export the bundle again with weakray "
-            f"{__version__}, or run it with the weakray that made it"
+            f"{path}: expected format_version {' or '.join(map(str, READ_VERSIONS))}, got {version!r}; export the "
+            f"bundle again with weakray {__version__}, or run it with the weakray that made it"
         )
     try:
         return validate(Manifest, content)
@@ -134,7 +149,7 @@ def verify(folder: Path) -> Manifest:
         BundleError: naming the first file that is not as it should be, and what to do.
     """
     manifest = read(folder)
-    for name in REQUIRED:
+    for name in (*REQUIRED, *(OPENVINO if manifest.detector.openvino is not None else ())):
         if name not in manifest.files:
             raise BundleError(f"{folder / MANIFEST}: `files` lacks {name}; {_MEND}")
     present = sorted(path.name for path in folder.iterdir())

@@ -1,22 +1,26 @@
-"""Runs a bundle on the CPU with onnxruntime: no torch, no dataset, no network."""
+"""Runs a bundle on the CPU with onnxruntime or OpenVINO: no torch, no dataset, no network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from weakray.bundle.manifest import CLASSIFIERS, DETECTOR, TAXONOMY, Manifest, verify
+from weakray.bundle.manifest import CLASSIFIERS, DETECTOR, OPENVINO, TAXONOMY, Manifest, verify
+from weakray.bundle.openvino import OpenVinoGraph
 from weakray.bundle.yolo import decode_yolo
 from weakray.detections import BoolArray, Detections, FloatArray
 from weakray.errors import BundleError, DataError
 from weakray.imaging import Image, InputSpec, Placement, prepare, to_batch
 from weakray.taxonomy import Taxonomy
+
+Engine = Literal["auto", "onnxruntime", "openvino"]
 
 # What onnxruntime raises for a file that is no graph, or one it cannot run; they share no base but Exception.
 _UNREADABLE = (
@@ -71,6 +75,14 @@ class Graph:
         return [np.asarray(value, np.float32) for value in found]
 
 
+class AnyGraph(Protocol):
+    """A loaded graph: of onnxruntime (`Graph`) or of OpenVINO (`OpenVinoGraph`)."""
+
+    def run(self, batch: FloatArray, outputs: Sequence[str]) -> list[FloatArray]:
+        """The named outputs for a batch `(n, c, s, s)` float32 in [0, 1]."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """An image as the graphs of one bundle see it.
@@ -122,26 +134,29 @@ class Bundle:
 
     manifest: Manifest
     taxonomy: Taxonomy
-    detector: Graph
-    classifiers: Graph
+    detector: AnyGraph
+    classifiers: AnyGraph
 
     @classmethod
-    def load(cls, folder: Path, threads: int | None = None) -> Bundle:
+    def load(cls, folder: Path, threads: int | None = None, engine: Engine = "auto") -> Bundle:
         """Checks every file of a bundle and loads it.
 
         Args:
             folder: the bundle.
-            threads: threads of one pass; None leaves the choice to onnxruntime.
+            threads: threads of one pass; None leaves the choice to onnxruntime and OpenVINO.
+            engine: what runs the detector; auto takes OpenVINO where the bundle holds a graph for it and it is
+                installed, else onnxruntime. The classifiers run on onnxruntime.
 
         Raises:
-            BundleError: if the bundle is not whole, or its graphs are not what `bundle.json` says.
+            BundleError: if the bundle is not whole, its graphs are not what `bundle.json` says, or it holds none for
+                the engine.
         """
         manifest = verify(folder)
         k = len(manifest.findings)
         return cls(
             manifest,
             Taxonomy.load(folder / TAXONOMY),
-            Graph(folder / DETECTOR, manifest.detector.input, {"raw": 4 + k}, threads),
+            load_detector_graph(folder, manifest, threads, engine),
             Graph(folder / CLASSIFIERS, manifest.classifiers.input, {"probabilities": k, "maps": k}, threads),
         )
 
@@ -201,6 +216,22 @@ class Bundle:
         scores = raw[:, 4:]
         scores[scores < thresholds[:, None]] = 0
         return decode_yolo(raw, placements, score_above=0, iou_above=part.iou_above, max_boxes=part.max_boxes)
+
+
+def load_detector_graph(
+    folder: Path, manifest: Manifest, threads: int | None = None, engine: Engine = "auto"
+) -> AnyGraph:
+    """The detector of a bundle that was verified; arguments and errors are those of `Bundle.load`."""
+    part = manifest.detector
+    outputs = {"raw": 4 + len(manifest.findings)}
+    if engine == "openvino" and part.openvino is None:
+        raise BundleError(
+            f"{folder}: expected a detector for OpenVINO, the bundle holds none; export it with "
+            "`weakray detect export --formats [openvino] --ship openvino`, or take engine onnxruntime"
+        )
+    if part.openvino is None or engine == "onnxruntime" or (engine == "auto" and find_spec("openvino") is None):
+        return Graph(folder / DETECTOR, part.input, outputs, threads)
+    return OpenVinoGraph(folder / OPENVINO[0], part.input, outputs, threads, part.openvino.precision)
 
 
 def _check_image(image: Any, number: int) -> None:

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from weakray.bundle import manifest as form
+from weakray.bundle.card import CardFacts, model_card
 from weakray.bundle.manifest import ClassifierPart, DetectorPart, Manifest, Origin
-from weakray.bundle.runtime import Bundle
+from weakray.bundle.runtime import Bundle, Engine
 from weakray.files import fresh_folder, write_text
 from weakray.imaging import Image
 from weakray.taxonomy import Taxonomy
@@ -24,6 +25,8 @@ def write_bundle(
     classifiers: ClassifierPart,
     origin: Origin,
     trial: Image,
+    openvino: Path | None = None,
+    facts: CardFacts | None = None,
 ) -> Manifest:
     """Writes a bundle to `folder`; one that stood there is replaced whole.
 
@@ -40,19 +43,26 @@ def write_bundle(
         classifiers: how the classifiers are fed and read.
         origin: what it was all made from.
         trial: an image to predict on before the bundle counts as made.
+        openvino: folder with `detector.xml` and `detector.bin`, copied; required where `detector.openvino` is set.
+        facts: what the model card tells beside.
 
     Raises:
         BundleError: if the parts do not fit together.
     """
     made = fresh_folder(folder.with_name(f".{folder.name}.part"))
-    for name, source in ((form.DETECTOR, detector_onnx), (form.CLASSIFIERS, classifiers_onnx), (form.RECIPE, recipe)):
+    sources = {form.DETECTOR: detector_onnx, form.CLASSIFIERS: classifiers_onnx, form.RECIPE: recipe}
+    if openvino is not None:
+        sources |= {name: openvino / name for name in form.OPENVINO}
+    for name, source in sources.items():
         shutil.copyfile(source, made / name)
     taxonomy.save(made / form.TAXONOMY)
-    write_text(made / form.README, _card(taxonomy, detector, classifiers, origin))
-    files = {name: form.record(made / name) for name in (*form.REQUIRED, form.README)}
+    write_text(made / form.README, model_card(taxonomy, detector, classifiers, origin, facts or CardFacts()))
+    files = {name: form.record(made / name) for name in dict.fromkeys((*form.REQUIRED, *sources, form.README))}
     manifest = Manifest(origin=origin, detector=detector, classifiers=classifiers, files=files)
     form.save(made, manifest)
-    Bundle.load(made).predict([trial])
+    engines: tuple[Engine, ...] = ("onnxruntime",) if detector.openvino is None else ("onnxruntime", "openvino")
+    for engine in engines:
+        Bundle.load(made, engine=engine).predict([trial])
     _swap_in(made, folder)
     return manifest
 
@@ -66,31 +76,3 @@ def _swap_in(made: Path, folder: Path) -> None:
         folder.replace(old)
     made.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _card(taxonomy: Taxonomy, detector: DetectorPart, classifiers: ClassifierPart, origin: Origin) -> str:
-    rows = "\n".join(
-        f"| {name} | {classifiers.decision_thresholds[name]:.3g} | {detector.score_thresholds[name]:.3g} |"
-        for name in taxonomy.names
-    )
-    agree = detector.parity_passed and classifiers.parity_passed
-    parity = (
-        "agree with the torch models" if agree else "DIFFER from the torch models more than allowed; export was forced"
-    )
-    return f"""# A weakray bundle
-
-Detects findings in images with a detector and an ensemble of {len(classifiers.members)} classifiers, both learned from
-image-level labels of the dataset `{origin.dataset}` (SHA-256 {origin.dataset_sha256[:12]}…). Made for research; not a
-medical device, not validated on any patient.
-
-| finding | present from probability | box shown from score |
-|---|---|---|
-{rows}
-
-Calibration: {classifiers.calibration}
-
-The graphs {parity}.
-
-`weakray.bundle.runtime.Bundle.load(folder).predict(images)` runs it without torch. `bundle.json` holds the hash of
-every file; a bundle with a changed, missing or added file is refused.
-"""

@@ -1,0 +1,176 @@
+"""A detector ready to predict: trained weights in torch, an export, or a bundle, behind one small interface.
+
+Importing this module imports no torch; a detector in torch brings it along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from weakray.bundle.manifest import MANIFEST, verify
+from weakray.bundle.runtime import AnyGraph, Engine, load_detector_graph
+from weakray.bundle.yolo import decode_yolo
+from weakray.detections import Detections, FloatArray
+from weakray.errors import DataError
+from weakray.files import sha256_file
+from weakray.imaging import Image, InputSpec, prepare, to_batch
+
+if TYPE_CHECKING:
+    from detect.network import Network
+
+DETECTOR_JSON = "detector.json"
+EXPORT_JSON = "export.json"
+
+
+class BoxModel(Protocol):
+    """What predicts boxes: a detector of another library satisfies it too."""
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """In class-id order."""
+        ...
+
+    @property
+    def spec(self) -> InputSpec:
+        """What it sees of an image."""
+        ...
+
+    def raw(self, prepared: FloatArray) -> FloatArray:
+        """Prepared images `(n, c, size, size)`, [0, 1] → `(n, 4 + k, anchors)`, as `decode_yolo` takes it."""
+        ...
+
+
+def predict_boxes(
+    model: BoxModel,
+    images: Sequence[Image],
+    score_above: float = 0.001,
+    iou_above: float = 0.6,
+    max_boxes: int = 100,
+) -> list[Detections]:
+    """Boxes of decoded images of any size, in their own pixels, best first; see `decode_yolo`."""
+    if not images:
+        return []
+    prepared = [prepare(image, model.spec) for image in images]
+    raw = model.raw(to_batch([image for image, _ in prepared]))
+    return decode_yolo(raw, [placement for _, placement in prepared], score_above, iou_above, max_boxes)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained network in eval mode, in torch."""
+
+    network: Network
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """In class-id order."""
+        return tuple(self.network.names)
+
+    @property
+    def spec(self) -> InputSpec:
+        """What it sees of an image."""
+        return self.network.spec
+
+    def raw(self, prepared: FloatArray) -> FloatArray:
+        """See `BoxModel.raw`."""
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(prepared).contiguous(memory_format=torch.channels_last)
+            outputs = self.network.module(batch)
+        return np.asarray(outputs[0].numpy(), np.float32)
+
+    def predict(
+        self, images: Sequence[Image], score_above: float = 0.001, iou_above: float = 0.6, max_boxes: int = 100
+    ) -> list[Detections]:
+        """See `predict_boxes`."""
+        return predict_boxes(self, images, score_above, iou_above, max_boxes)
+
+
+@dataclass(frozen=True)
+class GraphDetector:
+    """A detector exported to a graph."""
+
+    findings: tuple[str, ...]
+    spec: InputSpec
+    graph: AnyGraph
+
+    def raw(self, prepared: FloatArray) -> FloatArray:
+        """See `BoxModel.raw`."""
+        return self.graph.run(prepared, ["raw"])[0]
+
+
+def load_detector(folder: Path) -> Detector:
+    """Reads a detector that `weakray detect train` left in its run folder.
+
+    Raises:
+        DataError: if a file is missing or not what it should be.
+    """
+    from detect.network import load_network
+
+    network = load_network(folder)
+    network.module.eval().requires_grad_(False)
+    return Detector(network)
+
+
+def kind_of(folder: Path) -> str:
+    """The file that says what lies in a folder: of a trained detector, an export, or a bundle.
+
+    Raises:
+        DataError: if it is none of them.
+    """
+    for name in (DETECTOR_JSON, EXPORT_JSON, MANIFEST):
+        if (folder / name).is_file():
+            return name
+    raise DataError(
+        f"{folder}: expected a detector (made by `weakray detect train`), an export or a bundle (`weakray detect "
+        f"export`), found no {DETECTOR_JSON}, {EXPORT_JSON} or {MANIFEST}"
+    )
+
+
+def detector_sha256(folder: Path) -> str:
+    """Hash of what `open_detector` would open: each of the files it is of holds the hashes of the others."""
+    return sha256_file(folder / kind_of(folder))
+
+
+def open_detector(folder: Path, threads: int | None = None, engine: Engine = "auto") -> BoxModel:
+    """Opens the run folder of `detect train`, an export, or a bundle.
+
+    Args:
+        folder: where it lies.
+        threads: threads of a graph's pass; torch has its own number for the process.
+        engine: what runs a bundle's detector.
+
+    Raises:
+        DataError: if a file is missing or not what it should be.
+        BundleError: the same of a bundle.
+    """
+    match kind_of(folder):
+        case "detector.json":
+            return load_detector(folder)
+        case "export.json":
+            from detect.formats import open_export
+
+            return open_export(folder, threads)
+        case _:
+            manifest = verify(folder)
+            graph = load_detector_graph(folder, manifest, threads, engine)
+            return GraphDetector(manifest.findings, manifest.detector.input, graph)
+
+
+def check_findings(model: BoxModel, names: Sequence[str], folder: Path, data: Path) -> None:
+    """Refuses a detector of other findings than the dataset's: class 3 of one is not class 3 of the other.
+
+    Raises:
+        DataError: naming both lists.
+    """
+    if list(model.findings) != list(names):
+        raise DataError(
+            f"{folder}: expected a detector of the findings of {data}, {list(names)}, got one of "
+            f"{list(model.findings)}; name the dataset it was trained on, or train one on this"
+        )
