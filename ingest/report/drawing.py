@@ -262,7 +262,7 @@ def bubbles(sizes: Sequence[tuple[int, int, int]], side: int = 300, at_most: int
     low, high = 44.0, side - 12.0
     x_axis, y_axis = Axis(0, top, low, high), Axis(0, top, side - 40.0, 12.0)
     joined: dict[tuple[int, int], int] = {}
-    grain = 1 if len(sizes) <= at_most else math.ceil(largest / 60)
+    grain = 1 if len(sizes) <= at_most else math.ceil(largest / 30)
     for height, width, count in sizes:
         key = (round(height / grain) * grain, round(width / grain) * grain)
         joined[key] = joined.get(key, 0) + count

@@ -274,7 +274,7 @@ def _box_row(figures: BoxFigures, axis: Axis) -> dict[str, Any]:
 def _people(content: ReportContent) -> dict[str, Any]:
     images = content.dataset.images
     a_patient = images_a_patient(images)
-    labels = [f"{at * AGE_STEP}–" if at < AGE_BINS - 1 else f"{at * AGE_STEP}+" for at in range(AGE_BINS)]
+    labels = [f"{at * AGE_STEP}" for at in range(AGE_BINS - 1)] + [f"{(AGE_BINS - 1) * AGE_STEP}+"]
     aged = [people for people in content.people if sum(people.ages)]
     highest = max((count / sum(people.ages) for people in aged for count in people.ages), default=0.0)
     ages = [

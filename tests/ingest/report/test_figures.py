@@ -150,6 +150,6 @@ def test_circles_of_sizes_have_areas_of_their_counts_and_many_are_joined() -> No
     assert [circle[2] for circle in found.circles] == [17, 8.5]
     assert found.circles[0][3] == "90 × 60 px: 100"
     crowd = bubbles([(500 + at, 700 + at, 1) for at in range(900)])
-    assert len(crowd.circles) < 80
+    assert len(crowd.circles) < 40
     assert crowd.circles[0][3].startswith("about ")
     assert max(circle[2] for circle in crowd.circles) == 7
