@@ -19,8 +19,9 @@ from serve.example_answer import EXAMPLE
 from serve.gate import LOG, Gate, refused
 from serve.page_files import INDEX, PageFile
 from serve.refusals import GONE, STATUS, UNKNOWN, Refusal
+from serve.reporting import ReportForm
 from serve.service import Service
-from serve.uploads import FIELD, PART_TYPES, boundary_of, read_uploads
+from serve.uploads import FIELD, PART_TYPES, Upload, boundary_of, read_uploads
 from weakray import __version__
 from weakray.errors import BundleError
 
@@ -47,6 +48,7 @@ _BODY = {
         },
     }
 }
+_OF_FILMS = ("bad_request", "timeout", "too_large", "unsupported_type", "invalid", "busy", "unavailable")
 _WORDS = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}
 
 
@@ -116,8 +118,6 @@ def _refusals(app: FastAPI) -> None:
 
 
 def _predict(app: FastAPI, service: Service) -> None:
-    limits, load = service.config.limits, service.config.load
-
     @app.post(
         "/v1/predict",
         response_model=None,
@@ -129,9 +129,7 @@ def _predict(app: FastAPI, service: Service) -> None:
                 "content": {"application/json": {"example": EXAMPLE}},
                 "description": "the findings",
             },
-            **_documented(
-                *("bad_request", "timeout", "too_large", "unsupported_type", "invalid", "busy", "unavailable")
-            ),
+            **_documented(*_OF_FILMS),
         },
     )
     async def predict(
@@ -139,20 +137,30 @@ def _predict(app: FastAPI, service: Service) -> None:
         include: Annotated[list[Literal["maps", "film"]], Query(description="what the answer holds besides")] = [],  # noqa: B006
     ) -> Response:
         """Reads the images of one study and says of each finding how probable it is, and where it is seen."""
-        boundary = boundary_of(request.headers.get("content-type"))
-        length = _declared_length(request, limits.request_bytes)
-        with service.admission.admit() as claim:
-            if length is not None:
-                claim.add(length)
-            uploads = await read_uploads(
-                request.stream(),
-                boundary,
-                limits,
-                load.body_timeout_s,
-                claim.add if length is None else lambda _: None,
-            )
+        async with _taken(service, request) as uploads:
             work = asyncio.ensure_future(service.predict(uploads, include, request.state.request_id))
             return Response(await _unless_gone(work, request), media_type="application/json")
+
+    @app.post(
+        "/v1/report",
+        response_class=Response,
+        summary="Findings of one film, in DICOM",
+        openapi_extra=_BODY,
+        responses={
+            200: {"content": {"application/dicom": {}}, "description": "a DICOM file in the film's study"},
+            **_documented(*_OF_FILMS),
+        },
+    )
+    async def report(
+        request: Request,
+        form: Annotated[
+            ReportForm, Query(description="structured report (TID 1500), or a picture for viewers that show none")
+        ] = "report",
+    ) -> Response:
+        """Reads one DICOM film and answers with a DICOM file that names it, its patient and its study."""
+        async with _taken(service, request) as uploads:
+            work = asyncio.ensure_future(service.report(uploads, form))
+            return Response(await _unless_gone(work, request), media_type="application/dicom")
 
     @app.post(
         "/v1/reload",
@@ -169,6 +177,23 @@ def _predict(app: FastAPI, service: Service) -> None:
             raise Refusal("conflict", f"{error}; the bundle before goes on answering") from None
         LOG.info("bundle %s", "exchanged" if changed else "read again, the same")
         return Reloaded(bundle=service.engine.current.name, changed=changed)
+
+
+@asynccontextmanager
+async def _taken(service: Service, request: Request) -> AsyncIterator[list[Upload]]:
+    """The images of a request, which holds a place and their bytes for the block."""
+    limits = service.config.limits
+    boundary = boundary_of(request.headers.get("content-type"))
+    length = _declared_length(request, limits.request_bytes)
+    with service.admission.admit() as claim:
+        if length is not None:
+            claim.add(length)
+        further = claim.add if length is None else _counted_before
+        yield await read_uploads(request.stream(), boundary, limits, service.config.load.body_timeout_s, further)
+
+
+def _counted_before(_: int) -> None:
+    """The length that was declared has been claimed as a whole."""
 
 
 def _declared_length(request: Request, most: int) -> int | None:

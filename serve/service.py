@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from serve.admission import Admission
 from serve.answering import FilmFacts, image_of, study_of
@@ -20,12 +21,15 @@ from serve.films import film_limits, read_film
 from serve.metrics import Metrics
 from serve.page_files import load_page
 from serve.refusals import Refusal
+from serve.reporting import ReportForm, reportable, written
 from serve.settings import ServeConfig, read_token
 from serve.uploads import Upload
 from weakray.bundle.runtime import Prepared
 from weakray.dicom.reading import pydicom_module
 from weakray.errors import DataError
 from weakray.limits import FilmLimits
+
+Ready = TypeVar("Ready")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,30 +102,57 @@ class Service:
             Refusal: if an image cannot be read, or the answer takes too long.
         """
         came_s, loaded = time.perf_counter(), self.engine.current
-        try:
-            async with asyncio.timeout(self.config.load.answer_timeout_s):
-                ready = await self._decoded(loaded, uploads, with_film="film" in include)
-                waiting = [self.batcher.submit(loaded, one.prepared, with_maps="maps" in include) for one in ready]
-                outcomes = await asyncio.gather(*map(asyncio.wrap_future, waiting))
-                told = partial(self._told, loaded, ready, outcomes, request_id, came_s, with_maps="maps" in include)
-                if "maps" not in include:
-                    return told()
-                return await asyncio.get_running_loop().run_in_executor(self._encoders, told)
-        except TimeoutError:
-            limit = self.config.load.answer_timeout_s
-            raise Refusal(
-                "unavailable", f"no answer within {limit:g} s; try again later", {"Retry-After": "5"}
-            ) from None
+        with_film, with_maps = "film" in include, "maps" in include
+        async with self._in_time():
+            ready = await self._decoded(loaded, uploads, partial(_make_ready, with_film=with_film))
+            outcomes = await self._outcomes(loaded, [one.prepared for one in ready], with_maps=with_maps)
+            told = partial(self._told, loaded, ready, outcomes, request_id, came_s, with_maps=with_maps)
+            return await self._encoded(told) if with_maps else told()
 
-    async def _decoded(self, loaded: Loaded, uploads: Sequence[Upload], *, with_film: bool) -> list[_Ready]:
+    async def report(self, uploads: Sequence[Upload], form: ReportForm) -> bytes:
+        """What is found on one DICOM film, as a DICOM file.
+
+        Args:
+            uploads: the film, alone.
+            form: a structured report, or a picture.
+
+        Raises:
+            Refusal: if it is not one DICOM film that a report can speak of, or the answer takes too long.
+        """
+        if len(uploads) != 1:
+            raise Refusal("invalid", f"expected one film, for a report speaks of one, got {len(uploads)}")
+        loaded = self.engine.current
+        async with self._in_time():
+            (film,) = await self._decoded(loaded, uploads, partial(reportable, with_image=form == "picture"))
+            (outcome,) = await self._outcomes(loaded, [film.prepared], with_maps=False)
+            return await self._encoded(partial(written, loaded, film, outcome.prediction))
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        limit_s = self.config.load.answer_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                yield
+        except TimeoutError:
+            again = {"Retry-After": "5"}
+            raise Refusal("unavailable", f"no answer within {limit_s:g} s; try again later", again) from None
+
+    async def _outcomes(self, loaded: Loaded, prepared: Sequence[Prepared], *, with_maps: bool) -> list[Outcome]:
+        waiting = [self.batcher.submit(loaded, one, with_maps=with_maps) for one in prepared]
+        return await asyncio.gather(*map(asyncio.wrap_future, waiting))
+
+    async def _encoded(self, made: Callable[[], bytes]) -> bytes:
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, made)
+
+    async def _decoded(
+        self, loaded: Loaded, uploads: Sequence[Upload], decode: Callable[[Loaded, Upload, int, FilmLimits], Ready]
+    ) -> list[Ready]:
         loop, limits = asyncio.get_running_loop(), film_limits(self.config.limits)
         each = [
-            loop.run_in_executor(
-                self._decoders, partial(_make_ready, loaded, upload, index, limits, with_film=with_film)
-            )
+            loop.run_in_executor(self._decoders, decode, loaded, upload, index, limits)
             for index, upload in enumerate(uploads)
         ]
-        return list(await asyncio.gather(*each))
+        return await asyncio.gather(*each)
 
     def _told(
         self,

@@ -37,6 +37,7 @@ def test_the_document_names_every_place(running: Running) -> None:
     document = running.ask("GET", "/openapi.json").json()
     assert {(method, path) for path, methods in document["paths"].items() for method in methods} == {
         ("post", "/v1/predict"),
+        ("post", "/v1/report"),
         ("post", "/v1/reload"),
         ("get", "/v1/models"),
         ("get", "/v1/examples"),
