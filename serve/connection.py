@@ -50,10 +50,7 @@ class BoundedConnection(H11Protocol):
     def on_response_complete(self) -> None:
         """Goes on to the next request, or waits a while for the rest of a body that was refused."""
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY:
-            self._wait(self.limits.header_timeout_s)
-        else:
-            self._watch_head()
+        self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the deadlines."""
@@ -73,17 +70,18 @@ class BoundedConnection(H11Protocol):
         self._fetching = None
 
     def _watch_head(self) -> None:
-        """A head is due where the client has begun one, or has said nothing since it came."""
-        begun = self.conn.their_state is h11.IDLE and self.timeout_keep_alive_task is None
-        if not begun:
+        """A head is due where the client has begun one, or has said nothing since it came.
+
+        So is the rest of a body whose request has been answered, refused before it was all there.
+        """
+        state = self.conn.their_state
+        head = state is h11.IDLE and self.timeout_keep_alive_task is None
+        unread = state is h11.SEND_BODY and self.cycle is not None and self.cycle.response_complete
+        if not head and not unread:
             self._stop(self._deadline)
             self._deadline = None
         elif self._deadline is None and not self.transport.is_closing():
-            self._wait(self.limits.header_timeout_s)
-
-    def _wait(self, seconds: float) -> None:
-        self._stop(self._deadline)
-        self._deadline = self.loop.call_later(seconds, self.transport.abort)
+            self._deadline = self.loop.call_later(self.limits.header_timeout_s, self.transport.abort)
 
     def _watch_fetching(self, left: int) -> None:
         self._stop(self._fetching)

@@ -152,6 +152,31 @@ def test_a_refused_body_is_still_read_so_that_the_answer_arrives(server: ServerP
         assert client.get("/healthz").status_code == 200
 
 
+def test_the_rest_of_a_refused_body_is_not_waited_for_for_long(server: ServerProcess) -> None:
+    start = time.monotonic()
+    with server.connect() as connection:
+        connection.sendall(head(1_000_000).replace(b"multipart/form-data", b"text/plain"))
+        for _ in range(100):
+            try:
+                connection.sendall(b"x")
+            except (BrokenPipeError, ConnectionResetError):
+                break
+            time.sleep(0.05)
+    assert time.monotonic() - start < 4
+    still_serves(server)
+
+
+def test_two_requests_on_one_connection_the_first_refused(server: ServerProcess) -> None:
+    sent = body(FILM)
+    with server.connect() as connection:
+        connection.sendall(head(len(sent)).replace(b"multipart/form-data", b"text/plain") + sent)
+        connection.sendall(head(len(sent)) + sent)
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 415" in answers
+    assert b"HTTP/1.1 200" in answers
+
+
 def test_a_client_that_does_not_fetch_its_answer_is_given_up(tiny_bundle: Path) -> None:
     films = [png(noise(1200, 1500))] * 5  # an answer of 12 MB, more than the system's buffers take
     with ServerProcess(tiny_bundle, "--load.write-timeout-s", "0.5") as server:
