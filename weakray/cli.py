@@ -135,7 +135,9 @@ def _parse(
     told = "YAML file of settings; flags go over it" + (f"; a folder is the {folder}" if folder else "")
     parser.add_argument("config", nargs="?", type=Path, help=told)
     fields = flag_fields(config_class)
-    for dotted, info in fields.items():
+    for dotted, info in sorted(
+        fields.items(), key=lambda field: not field[1].is_required()
+    ):  # what must be given first
         default = "required" if info.is_required() else f"default: {info.get_default(call_default_factory=True)}"
         text = f"{info.description}; {default}" if info.description else default
         flag = "--" + dotted.replace("_", "-")

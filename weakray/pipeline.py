@@ -306,16 +306,27 @@ def _ingest(section: Section, root: Path) -> Stage:
 
 
 def _ingest_inputs(config: StrictModel) -> dict[str, str]:
-    """Hashes of the files an ingest reads; of a folder of images, names and sizes: reading them all is its work."""
+    """Hashes of the files an ingest reads; of images in a folder, names and sizes: reading them all is its work."""
     from ingest.taxonomies import taxonomy_file
 
     inputs: dict[str, str] = {}
     for name, value in config:
+        if name == "out":
+            continue
         if name == "taxonomy" and value is not None:
-            inputs[name] = sha256_file(taxonomy_file(value))
-        elif name != "out" and isinstance(value, Path) and value.is_file():
-            inputs[name] = sha256_file(value)
-        elif name != "out" and isinstance(value, Path) and value.is_dir():
-            listing = sorted((str(p.relative_to(value)), p.stat().st_size) for p in value.rglob("*") if p.is_file())
-            inputs[name] = sha256_json(listing)
+            inputs[name] = sha256_file(taxonomy_file(str(value)))
+        elif isinstance(value, Path) and value.is_dir():
+            files = sorted(path for path in value.rglob("*") if path.is_file())
+            inputs[name] = sha256_json([[str(path.relative_to(value)), _state(path)] for path in files])
+        else:
+            paths = [path for path in (value if isinstance(value, tuple) else (value,)) if isinstance(path, Path)]
+            if any(path.is_file() for path in paths):
+                inputs[name] = sha256_json([sha256_file(path) for path in paths if path.is_file()])
     return inputs
+
+
+_TEXTS = (".txt", ".xml", ".csv", ".json", ".yaml")  # labels may lie among the images, and change without growing
+
+
+def _state(path: Path) -> str | int:
+    return sha256_file(path) if path.suffix.lower() in _TEXTS else path.stat().st_size
