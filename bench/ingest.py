@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -30,7 +31,10 @@ import numpy.typing as npt
 
 from bench.csv_rows import csv_rows
 from bench.printing import Row, answer, side_by_side
+from ingest.dicom_files import ConvertConfig, convert_files
 from ingest.image_files import inspect_files
+from ingest.processes import in_processes
+from ingest.pseudonyms import Pseudonyms
 from weakray.dataset import Rejection
 
 
@@ -57,6 +61,7 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
         rows = [_image_row(kind, work, cores, Path(temporary)) for kind in ("png", "jpeg")]
         rows += csv_rows(work.rows, Path(temporary))
+        rows += [_dicom_row(kind, work, cores, Path(temporary)) for kind in ("explicit", "jpeg_2000")]
     answer("ingest", rows)
 
 
@@ -90,6 +95,56 @@ def _image_row(kind: str, work: Work, cores: int, root: Path) -> Row:
             list(pool.map(lambda content: cv2.imdecode(content, cv2.IMREAD_UNCHANGED), contents))
 
     return in_turn(f"images/{kind}/vs-limit", ours, bare, work)
+
+
+def _dicom_row(kind: str, work: Work, cores: int, root: Path) -> Row:
+    source = root / kind
+    source.mkdir()
+    for seed in range(work.files):
+        values = np.rint(film(seed, work.size_px) * 4095).astype(np.uint16)
+        _write_dicom(source / f"{seed:04d}.dcm", values, kind)
+    paths = sorted(path.name for path in source.iterdir())
+    turns = itertools.count()
+
+    def ours() -> None:
+        films = root / f"{kind}_films_{next(turns)}"
+        found = convert_files(source, paths, films, ConvertConfig(), Pseudonyms(), cores)
+        if any(isinstance(verdict, Rejection) for verdict in found):
+            raise SystemExit("a made DICOM film was rejected")
+
+    def bare() -> None:
+        list(in_processes(_decode_and_encode, [source / path for path in paths], cores, lambda _: 0))
+
+    return in_turn(f"dicom/{kind}/vs-limit", ours, bare, work)
+
+
+def _write_dicom(path: Path, values: npt.NDArray[np.uint16], kind: str) -> None:
+    from pydicom import FileDataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian, JPEG2000Lossless
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, UID("1.2.840.10008.5.1.4.1.1.1.1")
+    meta.MediaStorageSOPInstanceUID = UID(f"1.2.{int(path.stem) + 1}")
+    made = FileDataset(path.name, {}, file_meta=meta, preamble=bytes(128))
+    made.SOPClassUID, made.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    made.Rows, made.Columns = values.shape
+    made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
+    made.BitsAllocated, made.BitsStored, made.HighBit = 16, 12, 11
+    made.WindowCenter, made.WindowWidth = 2048, 4096
+    made.PixelData = values.tobytes()
+    made["PixelData"].VR = "OW"
+    if kind == "jpeg_2000":
+        made.compress(JPEG2000Lossless, generate_instance_uid=False)
+    made.save_as(path, enforce_file_format=True)
+
+
+def _decode_and_encode(path: Path) -> int:
+    """What cannot be done without: the pixels by pydicom, cut to 8 bits, as PNG by OpenCV."""
+    from pydicom import dcmread
+
+    pixels = (dcmread(path).pixel_array >> 4).astype(np.uint8)
+    return len(cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
 
 
 def in_turn(case: str, ours: Callable[[], None], peer: Callable[[], None], work: Work) -> Row:

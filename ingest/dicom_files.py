@@ -25,7 +25,7 @@ from weakray.config import StrictModel, to_plain
 from weakray.dataset import Rejection
 from weakray.dicom.film import FILM_TAGS, film_of
 from weakray.dicom.header import ID_FACTS, facts_of
-from weakray.dicom.reading import is_dicom, pydicom_module, read_dicom
+from weakray.dicom.reading import damage, is_dicom, pydicom_module, read_dicom
 from weakray.errors import DataError, LimitError
 from weakray.files import sha256_bytes, sha256_json, write_bytes, write_text
 from weakray.imaging import encode_png
@@ -167,7 +167,8 @@ def _taken(task: _Task) -> Converted | Rejection:
     if not is_dicom(content):
         return Rejection(path, "not_dicom", "the content is no DICOM; remove it, or read it by another verb")
     found = read_dicom(content, path, config.limits, FILM_TAGS)
-    facts = facts_of(found)
+    with damage(path, "the DICOM header"):
+        facts = facts_of(found)
     if facts.modality and facts.modality not in config.modalities:
         detail = f"modality {facts.modality}, not among {', '.join(config.modalities)}; name it in the settings"
         return Rejection(path, "modality", detail)

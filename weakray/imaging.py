@@ -121,7 +121,10 @@ def decode(content: npt.NDArray[np.uint8] | bytes, name: str = "image") -> Image
         DataError: if the bytes are no image, or colour of more than 8 bits.
     """
     array = np.frombuffer(content, np.uint8)
-    image = cv2.imdecode(array, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION) if len(array) else None
+    try:
+        image = cv2.imdecode(array, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION) if len(array) else None
+    except cv2.error:  # on some damaged files OpenCV raises where on others it gives nothing
+        image = None
     if image is None:
         raise DataError(f"{name}: expected a PNG or JPEG image, could not decode it ({len(array)} bytes)")
     if image.dtype == np.uint16 and image.ndim == 2:

@@ -232,3 +232,13 @@ def test_what_a_person_should_know_is_counted(tmp_path: Path) -> None:
     assert "1 films name no patient" in warnings
     info = json.loads((result.out / "dataset.json").read_text())
     assert info["rules"] == {"percentile to": 1, "window": 4}
+
+
+def test_an_element_of_no_known_kind_costs_its_film_alone(tmp_path: Path) -> None:
+    films, _ = _films(tmp_path, 4), _labels(tmp_path, count=2)
+    odd = content(dataset(light(7), SOPInstanceUID="1.2.7", PatientID="MRN-0")).replace(
+        b"\x18\x00\x01\x51CS", b"\x18\x00\x01\x51CB"
+    )
+    (films / "odd.dcm").write_bytes(odd)
+    result = run(_config(tmp_path))
+    assert _rejected(result.out) == [("odd.dcm", "unreadable")]

@@ -18,6 +18,7 @@ from serve.report_command import ReportConfig, run
 from serve.report_source import read_source
 from serve.secondary_capture import drawn, secondary_capture
 from serve.structured_report import NOTHING, SOMETHING, closed_polyline, structured_report, to_bytes
+from tests.dicom.damaging import damaged
 from tests.dicom.makers import content, dataset, light
 from weakray.bundle.runtime import Bundle
 from weakray.config import validate
@@ -210,3 +211,17 @@ def test_the_command_writes_what_the_bundle_finds(tmp_path: Path, tiny_bundle: P
     (tmp_path / "film.dcm").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
     with pytest.raises(DataError, match="film.dcm: expected a DICOM file, got none"):
         run(validate(ReportConfig, plain))
+
+
+def test_a_damaged_header_gives_a_report_or_an_error() -> None:
+    made = errors = 0
+    for seed in range(80):
+        try:
+            source = read_source(damaged(seed)[1], "a film", FilmLimits())
+            size = {"height": int(source.Rows), "width": int(source.Columns)}
+            to_bytes(structured_report(source, SICK.model_copy(update=size), BUNDLE))
+            made += 1
+        except DataError:
+            errors += 1
+    assert made > 10
+    assert errors > 10
