@@ -1,6 +1,7 @@
 // The server, as the page asks it. The token lives in this module's memory and nowhere else.
 
 const TIMEOUT_S = 90;
+const LONGEST_WAIT_S = 30;
 const PATIENCE = 3; // times a busy server is asked again before the reader is told
 
 /** An answer that is no answer: the HTTP status (0 where none came), and what the server said. */
@@ -73,8 +74,9 @@ export class Client {
   async #send(path, { signal, ...options }, token) {
     const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
     const limit = AbortSignal.timeout(1000 * TIMEOUT_S);
+    const ends = signal ? AbortSignal.any([signal, limit]) : limit;
     try {
-      return await fetch(path, { ...options, headers, cache: "no-store", signal: signal ? AbortSignal.any([signal, limit]) : limit });
+      return await fetch(path, { ...options, headers, cache: "no-store", signal: ends });
     } catch (error) {
       if (signal?.aborted) throw error;
       throw new Refusal(0, "");
@@ -91,7 +93,8 @@ async function refused(answer) {
   }
   const refusal = new Refusal(answer.status, said);
   const seconds = Number(answer.headers.get("Retry-After"));
-  if ((answer.status === 429 || answer.status === 503) && seconds > 0 && seconds <= 30) refusal.retryAfterS = Math.ceil(seconds);
+  const busy = answer.status === 429 || answer.status === 503;
+  if (busy && seconds > 0 && seconds <= LONGEST_WAIT_S) refusal.retryAfterS = Math.ceil(seconds);
   return refusal;
 }
 

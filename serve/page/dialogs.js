@@ -1,5 +1,6 @@
 // The help, the token, the error said over the film.
 import { Refusal } from "./api.js";
+import { made } from "./dom.js";
 import { knows, say } from "./i18n.js";
 import { listKeys } from "./keys.js";
 
@@ -9,7 +10,7 @@ const TITLES = { 0: "errorSilent", 401: "errorToken", 429: "errorBusy", 503: "er
 export function fillHelp() {
   listKeys(document.getElementById("key-list"));
   const list = document.getElementById("meanings");
-  list.replaceChildren(...MEANINGS.map((key) => Object.assign(document.createElement("li"), { textContent: say(key) })));
+  list.replaceChildren(...MEANINGS.map((key) => made("li", { textContent: say(key) })));
 }
 
 /** Asks for the token: a promise of it, or of null. What was typed is wiped from the field at once. */
@@ -30,7 +31,7 @@ export function askToken(wrong) {
   });
 }
 
-/** Title, text and detail of an error: the server's refusal, a picture that no browser shows, or a defect of the page. */
+/** Title, text and detail of an error: a refusal, a picture that no browser shows, or a defect of the page. */
 export function told(error) {
   if (error instanceof DOMException) return { title: "errorTitle", text: "errorNoPicture", detail: "" };
   if (!(error instanceof Refusal)) return { title: "errorTitle", text: "errorPage", detail: "" };

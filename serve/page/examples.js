@@ -1,4 +1,5 @@
 // The server's example films as cards on the start screen.
+import { made } from "./dom.js";
 import { say } from "./i18n.js";
 
 const PICTURED = 10; // films beyond are named, not fetched ahead
@@ -47,16 +48,14 @@ export class Examples {
   }
 
   #card(example) {
-    const item = document.createElement("li");
-    const button = Object.assign(document.createElement("button"), { type: "button" });
+    const button = made("button", { type: "button" });
     button.dataset.example = example.id;
     const picture = this.#pictures.get(example.id);
     if (picture) button.append(picture);
     button.append(example.title);
-    if (example.truth) button.append(Object.assign(document.createElement("small"), { textContent: say("withTruth") }));
+    if (example.truth) button.append(made("small", { textContent: say("withTruth") }));
     button.addEventListener("click", () => this.#onPick(example));
-    item.append(button);
-    return item;
+    return made("li", {}, button);
   }
 
   /** The film itself, fetched once. */
@@ -69,12 +68,11 @@ export class Examples {
 async function thumbnail(blob) {
   const bitmap = await createImageBitmap(blob);
   const scale = Math.min(1, 236 / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(bitmap.width * scale));
-  canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
+  const canvas = made("canvas", { width, height });
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, width, height);
   bitmap.close();
   return canvas;
 }

@@ -77,7 +77,8 @@ export class Film {
     } else {
       for (let i = 0; i < out.length; i++) {
         const value = this.#pixels[i];
-        out[i] = 0xff000000 | (table[(value >> 16) & 255] << 16) | (table[(value >> 8) & 255] << 8) | table[value & 255];
+        const [red, green, blue] = [table[value & 255], table[(value >> 8) & 255], table[(value >> 16) & 255]];
+        out[i] = 0xff000000 | (blue << 16) | (green << 8) | red;
       }
     }
     this.#context.putImageData(picture, 0, 0);

@@ -36,7 +36,7 @@ export function say(key, values = {}) {
 export const knows = (key) => Object.hasOwn(TEXTS[current], key);
 
 /** A figure of [0, 1] with two digits. */
-export const figure = (value) => new Intl.NumberFormat(current, { minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(value);
+export const figure = (value) => value.toLocaleString(current, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
 /** "a, b and c", as the language joins. */
 export const joined = (parts) => new Intl.ListFormat(current, { type: "conjunction" }).format(parts);

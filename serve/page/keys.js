@@ -1,4 +1,5 @@
 // Every key of the page, once: what listens and what the help shows are the same table.
+import { made } from "./dom.js";
 import { say } from "./i18n.js";
 
 /** `text` is the help's line, `show` its keys (a key of the dictionary is translated), `on` maps a key to an action. */
@@ -8,14 +9,22 @@ export const KEYS = [
   { text: "keyPlain", show: ["Esc"], on: { Escape: "plain" } },
   { text: "keyPeek", show: ["keySpace"], on: { " ": "peek" } },
   { text: "keyLayers", show: ["M", "B", "T"], on: { m: "map", b: "boxes", t: "truth" } },
-  { text: "keyFilms", show: ["P", "N"], on: { p: "previousFilm", n: "nextFilm", PageUp: "previousFilm", PageDown: "nextFilm" } },
+  {
+    text: "keyFilms",
+    show: ["P", "N"],
+    on: { p: "previousFilm", n: "nextFilm", PageUp: "previousFilm", PageDown: "nextFilm" },
+  },
   { text: "keyPresets", show: ["1", "2", "3", "4"], on: { 1: "full", 2: "auto", 3: "lungs", 4: "mediastinum" } },
   { text: "keyWidth", show: ["W", "keyShift", "W"], on: { w: "narrower", W: "wider" } },
   { text: "keyLevel", show: ["L", "keyShift", "L"], on: { l: "darker", L: "brighter" } },
   { text: "keyInvert", show: ["I"], on: { i: "invert" } },
   { text: "keyZoom", show: ["+", "−"], on: { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut" } },
   { text: "keyFit", show: ["0"], on: { 0: "reset" } },
-  { text: "keyPan", show: ["keyShift", "← ↑ ↓ →"], on: { "Shift+ArrowLeft": "left", "Shift+ArrowRight": "right", "Shift+ArrowUp": "up", "Shift+ArrowDown": "down" } },
+  {
+    text: "keyPan",
+    show: ["keyShift", "← ↑ ↓ →"],
+    on: { "Shift+ArrowLeft": "left", "Shift+ArrowRight": "right", "Shift+ArrowUp": "up", "Shift+ArrowDown": "down" },
+  },
   { text: "keyOpen", show: ["O"], on: { o: "open" } },
   { text: "keyExamples", show: ["E"], on: { e: "examples" } },
   { text: "keyTheme", show: ["D"], on: { d: "theme" } },
@@ -46,8 +55,7 @@ export function taken(event) {
 export function listKeys(list) {
   list.replaceChildren();
   for (const { text, show } of KEYS) {
-    const term = document.createElement("dt");
-    term.append(...show.map((key) => Object.assign(document.createElement("kbd"), { textContent: key.startsWith("key") ? say(key) : key })));
-    list.append(term, Object.assign(document.createElement("dd"), { textContent: say(text) }));
+    const caps = show.map((key) => made("kbd", { textContent: key.startsWith("key") ? say(key) : key }));
+    list.append(made("dt", {}, ...caps), made("dd", { textContent: say(text) }));
   }
 }

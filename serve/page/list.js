@@ -1,4 +1,5 @@
 // The list of findings: a listbox of bars, grouped by decision.
+import { made } from "./dom.js";
 import { findingName, say } from "./i18n.js";
 import { boxesSaid, decisionSaid, percent, sureness, wordOf } from "./words.js";
 
@@ -34,13 +35,13 @@ export class FindingList {
     this.clear();
     this.#root.tabIndex = 0;
     for (const { standing, rows } of groups) {
-      const group = made("div", "group");
-      const name = made("div", "group-name", say(`${standing}Group`));
-      name.id = `group-${standing}`;
+      const said = say(`${standing}Group`);
+      const name = made("div", { className: "group-name", id: `group-${standing}`, textContent: said });
+      const own = rows.map(({ record, depth }) => this.#row(record, depth, several, truth));
+      const group = made("div", { className: "group" }, name, ...own);
       name.setAttribute("role", "presentation");
       group.setAttribute("role", "group");
       group.setAttribute("aria-labelledby", name.id);
-      group.append(name, ...rows.map(({ record, depth }) => this.#row(record, depth, several, truth)));
       this.#root.append(group);
     }
   }
@@ -63,35 +64,31 @@ export class FindingList {
   }
 
   #row(record, depth, several, truth) {
-    const row = made("div", `finding ${record.standing}`);
-    row.id = `finding-${record.order}`;
+    const row = made("div", { className: `finding ${record.standing}`, id: `finding-${record.order}` });
     row.dataset.finding = record.name;
     row.setAttribute("role", "option");
     row.setAttribute("aria-selected", "false");
     const name = findingName(record.name);
-    const said = { name, sureness: sureness(record.probability), decision: decisionSaid(record), boxes: boxesSaid(record) };
+    const sure = sureness(record.probability);
+    const said = { name, sureness: sure, decision: decisionSaid(record), boxes: boxesSaid(record) };
     row.setAttribute("aria-label", say("rowName", said));
     row.style.setProperty("--depth", depth);
     row.style.setProperty("--p", record.probability);
     row.style.setProperty("--t", record.threshold);
     row.style.setProperty("--f", record.filmProbability);
-    const bar = made("span", "bar");
-    bar.append(made("i", "fill"), made("i", "threshold"));
-    if (several) bar.append(made("i", "here"));
-    const label = made("span", "name", name);
-    label.title = name;
-    const word = made("span", "word", say(wordOf(record.probability)));
-    if (truth.has(record.name)) word.prepend(made("i", "true"));
-    row.append(made("span", "mark"), label, word, made("span", "number", percent(record.probability)), bar);
+    const word = made("span", { className: "word", textContent: say(wordOf(record.probability)) });
+    if (truth.has(record.name)) word.prepend(made("i", { className: "true" }));
+    const marks = ["fill", "threshold", ...(several ? ["here"] : [])];
+    const bar = made("span", { className: "bar" }, ...marks.map((className) => made("i", { className })));
+    row.append(
+      made("span", { className: "mark" }),
+      made("span", { className: "name", textContent: name, title: name }),
+      word,
+      made("span", { className: "number", textContent: percent(record.probability) }),
+      bar,
+    );
     row.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && this.#onHover(record.name));
     this.#rows.set(record.name, row);
     return row;
   }
-}
-
-function made(tag, name, text = "") {
-  const element = document.createElement(tag);
-  if (name) element.className = name;
-  if (text) element.textContent = text;
-  return element;
 }

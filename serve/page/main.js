@@ -3,26 +3,58 @@ import { Client, Refusal } from "./api.js";
 import { showDetail } from "./detail.js";
 import { askToken, fillHelp, told } from "./dialogs.js";
 import { Examples } from "./examples.js";
-import { Film, fromBase64, sniff } from "./film.js";
 import { listen } from "./gestures.js";
 import { language, preferred, say, speak } from "./i18n.js";
 import { actionOf, taken } from "./keys.js";
 import { FindingList } from "./list.js";
 import { colouredMap } from "./maps.js";
+import { readStudy } from "./reading.js";
 import { Stage } from "./stage.js";
 import { ThumbStrip } from "./thumbs.js";
 import { knownBoxes } from "./truth.js";
-import { arrange, headline, records, standfirst } from "./words.js";
+import { arrange, hasBoxes, headline, records, standfirst } from "./words.js";
 
 const at = (id) => document.getElementById(id);
+const presets = document.querySelectorAll("[data-preset]");
 const client = new Client(askToken);
 const stage = new Stage(at("view"), at("film-layer"), at("finding-layer"), showReadout);
-const list = new FindingList(at("findings"), { onHover: hover, onPick: (name) => choose(name === now.chosen ? null : name) });
+const list = new FindingList(at("findings"), {
+  onHover: hover,
+  onPick: (name) => choose(name === now.chosen ? null : name),
+});
 const strip = new ThumbStrip(at("films"), showFilm);
-const examples = new Examples(client, at("cards"), at("examples-button"), (example) => read(async () => [await examples.blobOf(example)], example));
+const examples = new Examples(client, at("cards"), at("examples-button"), (example) =>
+  read(async () => [await examples.blobOf(example)], example),
+);
 
-const EMPTY = { answer: null, films: [], index: 0, list: [], chosen: null, hovered: null, peek: false, maps: new Map(), truth: null, name: "", status: "idle", waitS: 0, alert: null, tookMs: 0 };
-const now = { ...EMPTY, turn: 0, abort: null, again: null, layers: { map: true, boxes: true, truth: false }, opacity: 0.5, drag: "move", preset: "full", bundle: null };
+/** What belongs to one study. `status`: idle, reading, waiting or answered; `maps` holds canvases or their promises. */
+const study = (name, status) => ({
+  name,
+  status,
+  answer: null,
+  films: [],
+  index: 0, // of the film shown
+  list: [], // records of the findings, for that film
+  maps: new Map(),
+  truth: null,
+  chosen: null, // stays shown
+  hovered: null, // is shown while pointed at
+  peek: false, // nothing is laid over while Space is held
+  preset: "full",
+  waitS: 0,
+  tookMs: 0,
+  alert: null,
+});
+const now = {
+  ...study("", "idle"),
+  turn: 0, // counts studies: what comes late for another one is dropped
+  abort: null,
+  again: null,
+  layers: { map: true, boxes: true, truth: false },
+  opacity: 0.5,
+  drag: "move",
+  bundle: null,
+};
 
 // Reading ------------------------------------------------------------------------------------------------------------
 
@@ -35,18 +67,12 @@ async function read(bring, example = null) {
     if (turn !== now.turn) return;
     if (!example) now.name = blobs.map((blob) => blob.name).join(", ");
     at("film-name").textContent = filmLine();
-    const kinds = await Promise.all(blobs.map(sniff));
-    const files = blobs.map((blob, i) => blob.slice(0, blob.size, kinds[i].type));
-    const ask = (film) => client.predict(files, { film, signal: now.abort.signal, onWait: (seconds) => turn === now.turn && waiting(seconds) });
-    const asked = ask(kinds.some((kind) => !kind.local));
-    asked.catch(() => null); // awaited below; until then a refusal is not unhandled
-    if (example?.truth) client.json(`v1/examples/${encodeURIComponent(example.id)}/truth`).then((truth) => turn === now.turn && learnTruth(truth.boxes), () => null);
-    const local = await Promise.all(files.map((file, i) => (kinds[i].local ? Film.from(file).catch(() => null) : null)));
-    if (turn !== now.turn) return;
-    if (local[0]) stage.show(local[0]);
-    let answer = await asked;
-    if (!whole(answer, local)) answer = await ask(true);
-    const films = await filmsOf(answer, local);
+    if (example?.truth) learnTruth(example, turn);
+    const { answer, films } = await readStudy(client, blobs, {
+      signal: now.abort.signal,
+      onWait: (seconds) => turn === now.turn && waiting(seconds),
+      onFilm: (film) => stage.show(film),
+    });
     if (turn === now.turn) answered(answer, films);
   } catch (error) {
     if (turn === now.turn) fail(error, () => read(bring, example));
@@ -55,7 +81,7 @@ async function read(bring, example = null) {
 
 function begin(name) {
   now.abort?.abort();
-  Object.assign(now, EMPTY, { maps: new Map(), turn: now.turn + 1, abort: new AbortController(), name, status: "reading", preset: "full" });
+  Object.assign(now, study(name, "reading"), { turn: now.turn + 1, abort: new AbortController() });
   stage.show(null);
   strip.render([], 0);
   at("start").hidden = true;
@@ -69,16 +95,10 @@ function waiting(seconds) {
   renderPanel();
 }
 
-/** Whether each image of the answer has a picture: the browser's own or the server's. */
-const whole = (answer, local) => answer.images.every((image, i) => image.film || (answer.images.length === local.length && local[i]));
-
-const filmsOf = (answer, local) =>
-  Promise.all(answer.images.map((image, i) => (answer.images.length === local.length && local[i]) || Film.from(fromBase64(image.film, "image/png"))));
-
 function answered(answer, films) {
   const took = performance.now() - performance.getEntriesByName("weakray:drop").at(-1).startTime;
-  const bundle = { version: answer.bundle.weakray, sha256: answer.bundle.sha256.slice(0, 12) }; // a server may exchange it
-  Object.assign(now, { answer, films, bundle, status: "answered", tookMs: Math.round(took) });
+  Object.assign(now, { answer, films, status: "answered", tookMs: Math.round(took) });
+  name(answer.bundle.weakray, answer.bundle.sha256); // a server may have exchanged its bundle
   if (stage.film !== films[0]) stage.show(films[0]);
   strip.render(films, 0);
   relist();
@@ -104,13 +124,27 @@ async function prepareMaps(turn) {
 async function mapOf(index, record) {
   const key = `${index} ${record.name}`;
   const { maps } = now;
-  if (!maps.has(key)) maps.set(key, colouredMap(record.map).then((map) => (maps.set(key, map), map), () => (maps.set(key, null), null)));
+  if (!maps.has(key)) {
+    const coming = colouredMap(record.map).catch(() => null); // a map that no browser shows is none
+    maps.set(key, coming);
+    maps.set(key, await coming);
+  }
   return maps.get(key);
 }
 
-function learnTruth(boxes) {
-  now.truth = boxes;
-  relist();
+async function learnTruth(example, turn) {
+  try {
+    const { boxes } = await client.json(`v1/examples/${encodeURIComponent(example.id)}/truth`);
+    if (turn !== now.turn) return;
+    now.truth = boxes;
+    relist();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error; // refused, there is no truth to compare with: its button stays away
+  }
+}
+
+function name(version, sha256) {
+  now.bundle = { version, sha256: sha256.slice(0, 12) };
 }
 
 function fail(error, again) {
@@ -131,22 +165,29 @@ function lay() {
   const record = now.peek ? null : shownRecord();
   list.mark(now.chosen, shownRecord()?.name ?? null);
   const { height, width } = now.answer?.images[now.index] ?? {};
-  const truth = now.layers.truth && now.truth && !now.peek ? knownBoxes(now.truth, now.list, record?.name ?? null) : [];
-  if (!record) {
-    stage.lay(truth.length ? { map: null, opacity: 0, boxes: [], truth, size: { height, width } } : null);
-  } else {
-    const map = now.maps.get(`${now.index} ${record.name}`);
-    const ready = map && !(map instanceof Promise);
-    if (!ready && record.map) mapOf(now.index, record).then((late) => late && shownRecord() === record && lay());
-    stage.lay({ map: ready && now.layers.map ? map : null, opacity: now.opacity, boxes: now.layers.boxes ? record.boxes : [], truth, size: { height, width } });
+  const known = now.layers.truth ? now.truth : null;
+  const truth = known && !now.peek ? knownBoxes(known, now.list, record?.name ?? null) : [];
+  const boxes = record && now.layers.boxes ? record.boxes : [];
+  const map = record && now.layers.map ? readyMap(record) : null;
+  stage.lay(record || truth.length ? { map, opacity: now.opacity, boxes, truth, size: { height, width } } : null);
+  if (now.answer) {
+    const own = record && known ? known.filter((box) => box.finding === record.name).map((box) => box.xyxy_px) : null;
+    showDetail(at("detail"), shownRecord(), { several: now.films.length > 1, truth: own });
+    strip.boxed(record && now.answer.images.map((image) => hasBoxes(image, record.name)));
   }
-  const own = record && now.layers.truth && now.truth ? now.truth.filter((box) => box.finding === record.name).map((box) => box.xyxy_px) : null;
-  if (now.answer) showDetail(at("detail"), shownRecord(), { several: now.films.length > 1, truth: own });
   const film = now.films.length > 1 ? say("filmNumber", { n: now.index + 1 }) : say("film");
-  const row = record && document.getElementById(`finding-${record.order}`);
-  at("view").setAttribute("aria-label", say("filmShown", { film, finding: row?.getAttribute("aria-label") ?? say("plainFilm") }));
-  strip.boxed(record && now.answer.images.map((image) => image.findings.some((found) => found.finding === record.name && found.boxes.length)));
+  const row = record && at(`finding-${record.order}`);
+  const finding = row?.getAttribute("aria-label") ?? say("plainFilm");
+  at("view").setAttribute("aria-label", say("filmShown", { film, finding }));
   document.documentElement.dataset.shown = record?.name ?? "";
+}
+
+/** The map of a finding if it is decoded; else null, and all is laid again when it is. */
+function readyMap(record) {
+  const map = now.maps.get(`${now.index} ${record.name}`);
+  if (map !== undefined && !(map instanceof Promise)) return map;
+  mapOf(now.index, record).then((late) => late && shownRecord() === record && lay());
+  return null;
 }
 
 function hover(name) {
@@ -213,11 +254,14 @@ function renderPanel() {
   if (now.answer) {
     at("headline").textContent = headline(now.list);
     at("standfirst").textContent = standfirst(now.list, now.films.length);
-    list.render(arrange(now.list), { several: now.films.length > 1, truth: new Set((now.layers.truth ? now.truth ?? [] : []).map((box) => box.finding)) });
+    const known = now.layers.truth && now.truth ? now.truth : [];
+    const truth = new Set(known.map((box) => box.finding));
+    list.render(arrange(now.list), { several: now.films.length > 1, truth });
     lay();
     return;
   }
-  at("headline").textContent = now.status === "waiting" ? say("waitingBusy", { n: now.waitS }) : say(now.status === "reading" ? "reading" : "idle");
+  const waits = now.status === "waiting";
+  at("headline").textContent = waits ? say("waitingBusy", { n: now.waitS }) : say(now.status);
   at("standfirst").textContent = now.status === "idle" && !now.alert ? say("idleHint") : "";
   list.clear();
   at("detail").replaceChildren();
@@ -228,7 +272,7 @@ function renderTools() {
   for (const tag of ["en", "fr"]) pressed(`lang-${tag}`, language() === tag);
   for (const [id, mode] of [["drag-move", "move"], ["drag-window", "window"]]) pressed(id, now.drag === mode);
   for (const layer of ["map", "boxes", "truth"]) pressed(`show-${layer}`, now.layers[layer]);
-  for (const button of document.querySelectorAll("[data-preset]")) button.setAttribute("aria-pressed", String(button.dataset.preset === now.preset));
+  for (const button of presets) button.setAttribute("aria-pressed", String(button.dataset.preset === now.preset));
   pressed("invert", stage.tone.invert);
   at("show-truth").hidden = !now.truth;
   at("layers").hidden = !now.answer;
@@ -238,8 +282,8 @@ function renderTools() {
 }
 
 function showReadout() {
-  const { tone, place } = stage;
-  at("readout").textContent = stage.film ? say("readout", { width: Math.round(tone.width), level: Math.round(tone.level), zoom: Math.round(100 * place.scale) }) : "";
+  const [width, level, zoom] = [stage.tone.width, stage.tone.level, 100 * stage.place.scale].map(Math.round);
+  at("readout").textContent = stage.film ? say("readout", { width, level, zoom }) : "";
 }
 
 function filmLine() {
@@ -348,10 +392,27 @@ function closeAlert() {
   renderAll();
 }
 
-const pressable = { open: "open", "examples-button": "examples", theme: "theme", "help-button": "help", invert: "invert", "zoom-in": "zoomIn", "zoom-out": "zoomOut", "zoom-fit": "reset", "show-map": "map", "show-boxes": "boxes", "show-truth": "truth" };
+const pressable = {
+  open: "open",
+  "examples-button": "examples",
+  theme: "theme",
+  "help-button": "help",
+  invert: "invert",
+  "zoom-in": "zoomIn",
+  "zoom-out": "zoomOut",
+  "zoom-fit": "reset",
+  "show-map": "map",
+  "show-boxes": "boxes",
+  "show-truth": "truth",
+};
 for (const [id, action] of Object.entries(pressable)) at(id).addEventListener("click", actions[action]);
-for (const button of document.querySelectorAll("[data-preset]")) button.addEventListener("click", () => preset(button.dataset.preset));
-for (const mode of ["move", "window"]) at(`drag-${mode}`).addEventListener("click", () => ((now.drag = mode), renderTools()));
+for (const button of presets) button.addEventListener("click", () => preset(button.dataset.preset));
+for (const mode of ["move", "window"]) {
+  at(`drag-${mode}`).addEventListener("click", () => {
+    now.drag = mode;
+    renderTools();
+  });
+}
 for (const tag of ["en", "fr"]) at(`lang-${tag}`).addEventListener("click", () => talk(tag));
 at("alert-close").addEventListener("click", closeAlert);
 at("alert-retry").addEventListener("click", () => now.again?.());
@@ -364,9 +425,11 @@ at("opacity").addEventListener("input", () => {
   lay();
 });
 
+// On the films' tabs the arrows go from film to film.
+const TAB_KEYS = { ArrowDown: "nextFilm", ArrowUp: "previousFilm", ArrowRight: "nextFilm", ArrowLeft: "previousFilm" };
 document.addEventListener("keydown", (event) => {
   const tab = event.target instanceof Element && event.target.matches("[role=tab]");
-  const action = tab && !event.shiftKey ? { ArrowDown: "nextFilm", ArrowUp: "previousFilm", ArrowRight: "nextFilm", ArrowLeft: "previousFilm" }[event.key] ?? actionOf(event) : actionOf(event);
+  const action = (tab && !event.shiftKey && TAB_KEYS[event.key]) || actionOf(event);
   if (!action || taken(event)) return;
   event.preventDefault();
   if (action === "plain" && now.alert) closeAlert();
@@ -397,7 +460,7 @@ listen(at("view"), stage, {
 
 talk(preferred(navigator.languages));
 client.json("v1/models").then((models) => {
-  now.bundle = { version: models.weakray, sha256: models.bundle_sha256.slice(0, 12) };
+  name(models.weakray, models.bundle_sha256);
   renderAll();
 }, () => null); // the page works without it, and a refused token was asked for already
 examples.load();

@@ -12,7 +12,8 @@ const COLOURS = Uint32Array.from({ length: 256 }, (_, i) => {
   const above = Math.max(1, STOPS.findIndex(([at]) => at >= v));
   const [[from, one], [to, two]] = [STOPS[above - 1], STOPS[above]];
   const share = (v - from) / (to - from);
-  const [r, g, b] = [16, 8, 0].map((shift) => Math.round(((one >> shift) & 255) * (1 - share) + ((two >> shift) & 255) * share));
+  const between = (shift) => Math.round(((one >> shift) & 255) * (1 - share) + ((two >> shift) & 255) * share);
+  const [r, g, b] = [16, 8, 0].map(between);
   return (Math.round(255 * smooth((v - 0.12) / 0.5)) << 24) | (b << 16) | (g << 8) | r;
 });
 
@@ -66,8 +67,10 @@ function taps(from, to) {
     const centre = ((i + 0.5) * from) / to - 0.5;
     const left = Math.floor(centre);
     const t = centre - left;
-    const weight = [(-t + 2 * t * t - t ** 3) / 2, (2 - 5 * t * t + 3 * t ** 3) / 2, (t + 4 * t * t - 3 * t ** 3) / 2, (t ** 3 - t * t) / 2];
-    return { at: [-1, 0, 1, 2].map((k) => Math.min(from - 1, Math.max(0, left + k))), weight };
+    const [t2, t3] = [t * t, t * t * t];
+    const twice = [-t + 2 * t2 - t3, 2 - 5 * t2 + 3 * t3, t + 4 * t2 - 3 * t3, t3 - t2];
+    const at = [-1, 0, 1, 2].map((k) => Math.min(from - 1, Math.max(0, left + k)));
+    return { at, weight: twice.map((each) => each / 2) };
   });
 }
 

@@ -5,7 +5,8 @@ const MOST_SCALE = 24;
 
 /** The whole film, centred. */
 export function fitted(film, view) {
-  const scale = Math.max(0.01, Math.min((view.width - 2 * MARGIN_PX) / film.width, (view.height - 2 * MARGIN_PX) / film.height));
+  const room = (side) => (view[side] - 2 * MARGIN_PX) / film[side];
+  const scale = Math.max(0.01, Math.min(room("width"), room("height")));
   return { scale, x: (view.width - film.width * scale) / 2, y: (view.height - film.height * scale) / 2 };
 }
 

@@ -11,6 +11,7 @@ export class Stage {
   #asked = false;
   #overlay = null;
   #colours;
+  #font;
   film = null;
   place = { scale: 1, x: 0, y: 0 };
   tone = { ...FULL };
@@ -23,7 +24,8 @@ export class Stage {
     this.onChange = onChange;
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
-    this.#colours = { stage: colour("--stage"), detector: colour("--k-detector"), truth: colour("--k-truth"), sans: colour("--sans") };
+    this.#colours = { stage: colour("--stage"), detector: colour("--k-detector"), truth: colour("--k-truth") };
+    this.#font = `600 13px ${colour("--sans")}`;
     new ResizeObserver(() => this.#resized()).observe(view);
   }
 
@@ -163,7 +165,7 @@ export class Stage {
   #label({ xyxy_px: xyxy }, text, colour, above) {
     const context = this.#above;
     const [x, y, , h] = this.#inView(xyxy);
-    context.font = `600 13px ${this.#colours.sans}`;
+    context.font = this.#font;
     context.lineJoin = "round";
     context.lineWidth = 4;
     context.strokeStyle = "rgba(0, 0, 0, .75)";

@@ -1,4 +1,5 @@
 // The films of a study, side by side, as tabs.
+import { made } from "./dom.js";
 import { say } from "./i18n.js";
 
 const SIDE_PX = 136;
@@ -41,18 +42,16 @@ export class ThumbStrip {
   }
 
   #tab(film, index) {
-    const tab = Object.assign(document.createElement("button"), { type: "button" });
-    tab.setAttribute("role", "tab");
-    tab.setAttribute("aria-controls", "view");
-    const canvas = document.createElement("canvas");
     const scale = SIDE_PX / Math.max(film.width, film.height);
-    canvas.width = Math.max(1, Math.round(film.width * scale));
-    canvas.height = Math.max(1, Math.round(film.height * scale));
+    const [width, height] = [film.width, film.height].map((side) => Math.max(1, Math.round(side * scale)));
+    const canvas = made("canvas", { width, height });
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
-    context.drawImage(film.picture({ level: 127.5, width: 255, invert: false }), 0, 0, canvas.width, canvas.height);
+    context.drawImage(film.picture({ level: 127.5, width: 255, invert: false }), 0, 0, width, height);
     film.release(); // the stage makes its own when it draws
-    tab.append(canvas, say("filmNumber", { n: index + 1 }));
+    const tab = made("button", { type: "button" }, canvas, say("filmNumber", { n: index + 1 }));
+    tab.setAttribute("role", "tab");
+    tab.setAttribute("aria-controls", "view");
     tab.addEventListener("click", () => this.#onPick(index));
     return tab;
   }

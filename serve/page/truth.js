@@ -6,7 +6,7 @@ import { findingName } from "./i18n.js";
  * name furthest down the class tree.
  */
 export function knownBoxes(truth, list, finding) {
-  if (finding) return truth.filter((box) => box.finding === finding).map((box) => ({ xyxy_px: box.xyxy_px, label: "" }));
+  if (finding) return truth.filter((box) => box.finding === finding).map((box) => ({ ...box, label: "" }));
   const parents = new Map(list.map((record) => [record.name, record.parent]));
   const depth = (name) => (parents.get(name) ? 1 + depth(parents.get(name)) : 0);
   const deepest = new Map();

@@ -15,7 +15,8 @@ export function percent(probability) {
   return say("number", { percent: crossed ? Math.floor(100 * probability) : rounded });
 }
 
-export const sureness = (probability) => say("sureness", { word: say(wordOf(probability)), number: percent(probability) });
+export const sureness = (probability) =>
+  say("sureness", { word: say(wordOf(probability)), number: percent(probability) });
 
 /**
  * One record a finding, for the film at `shown`, in the order of the server (the taxonomy's).
@@ -27,15 +28,29 @@ export function records(answer, shown) {
   const here = new Map(answer.images[shown].findings.map((found) => [found.finding, found]));
   return answer.study.findings.map((whole, order) => {
     const film = here.get(whole.finding);
-    const boxed = answer.images.some((image) => image.findings.some((f) => f.finding === whole.finding && f.boxes.length));
+    const boxed = answer.images.some((image) => hasBoxes(image, whole.finding));
     const standing = whole.decision ? "flagged" : boxed ? "twice" : "absent";
     const agreement = whole.decision === boxed ? "agree" : boxed ? "box_without_decision" : "decision_without_box";
-    return { name: whole.finding, parent: film.parent, probability: whole.probability, threshold: whole.threshold, standing,
-      agreement, boxed, boxes: film.boxes, map: film.map, filmProbability: film.probability, order };
+    return {
+      name: whole.finding,
+      parent: film.parent,
+      probability: whole.probability,
+      threshold: whole.threshold,
+      filmProbability: film.probability,
+      boxes: film.boxes,
+      map: film.map,
+      standing,
+      agreement,
+      boxed,
+      order,
+    };
   });
 }
 
-/** The groups in reading order: what is flagged, what wants a second look, the rest; each walked down the class tree. */
+/** Whether the detector drew boxes of a finding on an image of an answer. */
+export const hasBoxes = (image, name) => image.findings.some((found) => found.finding === name && found.boxes.length);
+
+/** The groups in reading order: flagged, worth a second look, the rest; each walked down the class tree. */
 export function arrange(list) {
   return ["flagged", "twice", "absent"]
     .map((standing) => ({ standing, rows: walked(list, list.filter((record) => record.standing === standing)) }))
@@ -74,9 +89,10 @@ export function headline(list) {
   const names = Map.groupBy(told.slice(0, HEADLINE_LENGTH), (record) => wordOf(record.probability));
   const sentences = [...names].map(([word, records]) => {
     const parts = records.map((record) => findingName(record.name));
-    if (told.length > HEADLINE_LENGTH && records.at(-1) === told[HEADLINE_LENGTH - 1]) parts.push(say("headlineMore", { n: told.length - HEADLINE_LENGTH }));
+    const left = told.length - HEADLINE_LENGTH;
+    if (left > 0 && records.at(-1) === told[HEADLINE_LENGTH - 1]) parts.push(say("headlineMore", { n: left }));
     const text = say(word);
-    if (word === "unlikely" || word === "veryUnlikely") return say("headlineUnlikely", { word: text, names: joined(parts) });
+    if (word.toLowerCase().endsWith("unlikely")) return say("headlineUnlikely", { word: text, names: joined(parts) });
     return say("headlineGroup", { word: text[0].toUpperCase() + text.slice(1), names: joined(parts) });
   });
   return sentences.join(" ");
@@ -95,7 +111,8 @@ export const boxesSaid = (record) =>
     ? say("boxCount", { n: record.boxes.length, score: figure(Math.max(...record.boxes.map((box) => box.score))) })
     : say(record.boxed ? "noBoxHere" : "noBox");
 
-export const decisionSaid = (record) => say(record.standing === "flagged" ? "above" : "below", { threshold: percent(record.threshold) });
+export const decisionSaid = (record) =>
+  say(record.standing === "flagged" ? "above" : "below", { threshold: percent(record.threshold) });
 
 /** What the truth says of a finding, given its true boxes `[x0, y0, x1, y1]`. */
 export function truthSaid(record, truth) {

@@ -140,8 +140,8 @@ def test_dictionaries_have_the_same_texts_places_and_plurals(modules: Page) -> N
 def test_every_text_is_used_and_every_text_used_is_there(modules: Page) -> None:
     sources = modules.evaluate(
         """async () => {
-          const names = ["api", "detail", "dialogs", "examples", "i18n", "keys", "list", "main", "stage", "thumbs",
-            "truth", "words"];
+          const names = ["api", "detail", "dialogs", "examples", "i18n", "keys", "list", "main", "reading", "stage",
+            "thumbs", "truth", "words"];
           const texts = await Promise.all(names.map(name => fetch(`/page/${name}.js`).then(answer => answer.text())));
           return texts.join("\\n") + document.documentElement.outerHTML;
         }"""
