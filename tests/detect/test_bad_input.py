@@ -1,0 +1,77 @@
+"""What goes wrong in the field: images gone, findings without a box, black films, other architectures' heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detect.detector import load_detector, open_detector, predict_boxes
+from detect.exporting import export_detector, write_export
+from detect.formats import open_graph, seal
+from detect.network import new_network, save_network
+from detect.train import run as train
+from detect.training_set import PseudoBoxConfig, pseudo_training_boxes
+from tests.detect.conftest import NAMES, DatasetMaker, noisy
+from tests.detect.test_train import config_of
+from weakray.bundle.manifest import DETECTOR
+from weakray.coco import save_results
+from weakray.errors import DataError
+from weakray.imaging import InputSpec, read_image
+
+
+def test_an_image_deleted_before_training_is_named(
+    make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path
+) -> None:
+    dataset = make_dataset()
+    dataset.path_of(dataset.ids_of("train")[0]).unlink()
+    with pytest.raises(DataError, match=r"images/0.png: expected an image file, got No such file or directory"):
+        train(config_of(dataset, tmp_path / "run", tiny_architecture))
+    assert not (tmp_path / "run" / "done.json").exists()
+
+
+def test_a_finding_without_a_pseudo_box_is_counted_and_the_others_are_learnt(
+    make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path
+) -> None:
+    dataset = make_dataset()
+    discs = {image_id: found.of_class(0) for image_id, found in noisy(dataset).items()}
+    training = pseudo_training_boxes(dataset, discs, PseudoBoxConfig(score_at_least=0.0), seed=0)
+    assert training.counts.boxes_of_finding["Bar"] == 0
+    assert training.counts.boxes_of_finding["Disc"] > 0
+    save_results(tmp_path / "boxes.json", discs, dataset.image_ids, "recipe")
+    settings = {"source": "pseudo", "boxes": tmp_path / "boxes.json", "pseudo": {"score_at_least": 0.0}, "steps": 2}
+    result = train(config_of(dataset, tmp_path / "run", tiny_architecture, **settings))
+    assert result.training_sets["pseudo"].boxes_of_finding["Bar"] == 0
+
+
+@pytest.mark.parametrize("architecture", ["yolov8n.yaml", "yolov3-tiny.yaml"])
+def test_another_architecture_goes_the_whole_way(make_dataset: DatasetMaker, tmp_path: Path, architecture: str) -> None:
+    """Other numbers of levels and strides, saved, loaded, exported, and predicting alike."""
+    dataset, folder = make_dataset(), tmp_path / "detector"
+    folder.mkdir()
+    save_network(folder, new_network(architecture, NAMES, InputSpec(size_px=64), seed=1), {})
+    export_detector(folder, tmp_path / DETECTOR, 18)
+    write_export(tmp_path / "onnx", "onnx", folder, tmp_path / DETECTOR, [])
+    seal(
+        tmp_path / "onnx",
+        "onnx",
+        open_graph(tmp_path / "onnx", "onnx", NAMES, InputSpec(size_px=64), 1),
+        "0" * 64,
+        parity_passed=True,
+    )
+    images = [read_image(dataset.path_of(image_id)) for image_id in dataset.ids_of("test")]
+    theirs = load_detector(folder).predict(images)
+    for mine, other in zip(predict_boxes(open_detector(tmp_path / "onnx", 1), images), theirs, strict=True):
+        np.testing.assert_allclose(np.sort(mine.score), np.sort(other.score), atol=1e-4)
+
+
+def test_black_films_have_boxes_or_none_but_no_error(tiny_architecture: Path, tmp_path: Path) -> None:
+    (tmp_path / "detector").mkdir()
+    save_network(tmp_path / "detector", new_network(str(tiny_architecture), NAMES, InputSpec(size_px=64), 0), {})
+    black = [np.zeros((height, width), np.uint8) for height, width in ((40, 60), (1, 9), (64, 2))]
+    found = load_detector(tmp_path / "detector").predict(black)
+    assert len(found) == 3
+    for image, boxes in zip(black, found, strict=True):
+        height, width = image.shape
+        assert (boxes.boxes_xyxy_px <= [width, height, width, height]).all()
