@@ -11,6 +11,7 @@ import numpy as np
 from serve.answers import BundleName, Models, ServedFinding
 from weakray.bundle.manifest import MANIFEST, read
 from weakray.bundle.runtime import Bundle
+from weakray.bundle.runtime import Engine as Library
 from weakray.errors import BundleError
 from weakray.files import sha256_file
 
@@ -62,14 +63,15 @@ class Engine:
 
     Args:
         path: bundle folder, or a link to one.
-        threads: threads of one pass; None leaves the choice to onnxruntime.
+        threads: threads of one pass; None leaves the choice to the library that runs the graphs.
+        library: which that is; auto: OpenVINO for what the bundle ships for it, else onnxruntime.
 
     Raises:
         BundleError: if the bundle is not whole or does not run.
     """
 
-    def __init__(self, path: Path, threads: int | None) -> None:
-        self._path, self._threads = path, threads
+    def __init__(self, path: Path, threads: int | None, library: Library = "auto") -> None:
+        self._path, self._threads, self._library = path, threads, library
         self._exchanging = threading.Lock()
         self.current = self._load()
 
@@ -91,7 +93,7 @@ class Engine:
 
     def _load(self) -> Loaded:
         folder = self._path.resolve()  # a link that moves while its files are read must not mix two bundles
-        bundle = Bundle.load(folder, self._threads)
+        bundle = Bundle.load(folder, self._threads, self._library)
         sha256 = sha256_file(folder / MANIFEST)
         if read(folder) != bundle.manifest:
             raise BundleError(f"{folder}: was exchanged while it was read; try again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -56,6 +56,9 @@ class ServeConfig(StrictModel):
     )
     examples: Path | None = Field(None, description="folder of example films for the page; see `serve.examples`")
     threads: int | None = Field(None, ge=1, description="threads of one pass; all cores when not given")
+    engine: Literal["auto", "onnxruntime", "openvino"] = Field(
+        "auto", description="what runs the detector; auto: OpenVINO where the bundle ships it, else onnxruntime"
+    )
     limits: LimitConfig = LimitConfig()
     load: LoadConfig = LoadConfig()
 

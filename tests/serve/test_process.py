@@ -260,3 +260,12 @@ def test_a_taken_port_is_said(server: ServerProcess, tiny_bundle: Path, capsys: 
 
     assert main(["serve", str(tiny_bundle), "--port", str(server.port), "--threads", "1"]) == 2
     assert f"could not listen on 127.0.0.1:{server.port}" in capsys.readouterr().err
+
+
+def test_a_library_that_the_bundle_has_nothing_for_is_refused(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from weakray.cli import main
+
+    assert main(["serve", str(tiny_bundle), "--engine", "openvino", "--port", "0"]) == 2
+    assert "openvino" in capsys.readouterr().err
