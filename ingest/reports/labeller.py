@@ -1,0 +1,120 @@
+"""One report → its labels, and the words that gave them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ingest.reports.clauses import Mention, longest, mentions_of
+from ingest.reports.lexicon import Language, lexicon
+from ingest.reports.sections import SPOKEN, find_sections
+from ingest.reports.verdict import labels_of
+from ingest.reports.words import Hit, Tokens, language_of, reader
+
+_MARKS = ("side",)
+_MARK_CUES = ("opener", "list", "certainty")
+_LONGEST_TEXT = 100_000  # characters; what is longer is no report, and is read up to here
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A mention, by characters of the text.
+
+    Attributes:
+        finding: its name.
+        value: 1, 0 or -1; None where it does not speak of this film.
+        span: characters `[start, end)` of the words that name it.
+        cues: characters `[start, end)` and kind of the words that made the value what it is.
+        section: kind of the section it stands in.
+        why: what is shown to a person: the cue's kind, or the section's.
+    """
+
+    finding: str
+    value: int | None
+    span: tuple[int, int]
+    cues: tuple[tuple[int, int, str], ...]
+    section: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """A report, read.
+
+    Attributes:
+        language: it was read in.
+        labels: finding → 1, 0 or -1, along the tree; findings not mentioned are left out.
+        evidence: every mention, in order.
+        mended: characters `[start, end)` of misspelt words → what they were read as.
+    """
+
+    language: Language
+    labels: dict[str, int]
+    evidence: tuple[Evidence, ...]
+    mended: dict[tuple[int, int], str]
+
+
+def read_report(text: str, language: Language | None = None) -> ReadReport:
+    """Reads a report; any text gives labels, if only none.
+
+    Args:
+        text: the report.
+        language: `fr`, `en`, or None to tell it by the text.
+    """
+    text = text[:_LONGEST_TEXT]
+    spoken: Language = language if language is not None else language_of(text)
+    tokens = reader(spoken).read(text)
+    pairs = lexicon(spoken).pair_finding
+    marks = [hit for hit in tokens.hits if _is_mark(hit)]
+    content = [hit for hit in tokens.hits if _is_content(hit)]
+    body: list[Mention] = []
+    conclusion: list[Mention] = []
+    evidence: list[Evidence] = []
+    for section in find_sections(tokens):
+        for start, end in _sentences(tokens, section.start, section.end):
+            hits = longest([hit for hit in content if start <= hit.start and hit.end <= end])
+            for low, high in _clauses(hits, start, end):
+                inside = [hit for hit in hits if low <= hit.start and hit.end <= high]
+                near = [hit for hit in marks if low <= hit.start < high]
+                for mention in mentions_of(tokens, inside, near, low, high, pairs):
+                    if section.kind in SPOKEN:
+                        (conclusion if section.kind == "conclusion" else body).append(mention)
+                    evidence.append(_evidence(tokens, mention, section.kind))
+    mended = {tokens.spans[at]: word for at, word in tokens.mended.items()}
+    return ReadReport(spoken, labels_of(body, conclusion), tuple(evidence), mended)
+
+
+def _is_mark(hit: Hit) -> bool:
+    return any(s.kind in _MARKS or (s.kind == "cue" and s.name in _MARK_CUES) for s in hit.senses)
+
+
+def _is_content(hit: Hit) -> bool:
+    kinds = ("finding", "other", "anatomy", "state")
+    return any(s.kind in kinds or (s.kind == "cue" and s.name not in ("opener", "list")) for s in hit.senses)
+
+
+def _sentences(tokens: Tokens, start: int, end: int) -> list[tuple[int, int]]:
+    """The sentences of a section, cut to it."""
+    cut = [(max(low, start), min(high, end)) for low, high in tokens.sentences]
+    return [(low, high) for low, high in cut if low < high]
+
+
+def _clauses(hits: list[Hit], start: int, end: int) -> list[tuple[int, int]]:
+    """Cuts a sentence where a statement of its own begins."""
+    cuts = [start, *(hit.start for hit in hits if any(s.kind == "cue" and s.name == "break" for s in hit.senses)), end]
+    return [(low, high) for low, high in zip(cuts, cuts[1:], strict=False) if low < high]
+
+
+def _evidence(tokens: Tokens, mention: Mention, section: str) -> Evidence:
+    def span(start: int, end: int) -> tuple[int, int]:
+        return tokens.spans[start][0], tokens.spans[end - 1][1]
+
+    spoken = section in SPOKEN
+    cues = tuple((*span(start, end), kind) for start, end, kind in mention.cues)
+    return Evidence(
+        finding=mention.finding,
+        value=mention.value if spoken else None,
+        span=span(mention.start, mention.end),
+        cues=cues,
+        section=section,
+        why=(cues[0][2] if cues else "stated") if spoken else f"section {section}",
+    )
