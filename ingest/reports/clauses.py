@@ -9,9 +9,10 @@ from ingest.reports.words import Hit, Tokens
 
 _SEPARATORS = {",": "comma", ":": "colon", "/": "and"}
 _SILENCING = ("past_before", "order_before", "past_after", "family", "other")
-_FORWARD = ("absent_before", "uncertain_before", "past_before", "order_before", "other", "neutral")
+_FORWARD = ("absent_before", "absent_large", "uncertain_before", "past_before", "order_before", "other", "neutral")
 _SHORT_CHUNK = 4  # words: a longer chunk after a comma is a statement of its own
-_REACH = 12  # words between an anatomy and the state it is in
+_REACH = 12  # words between an anatomy and the state that follows it
+_NEAR = 4  # words between a state and the anatomy that follows it
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Mention:
         start: first token.
         end: token after the last.
         side: `right`, `left`, `both`, or None where none is named.
+        slight: an absence of large ones alone, which undoes nothing said elsewhere.
         cues: tokens `[start, end)` of the words that made the value what it is, and their kinds.
     """
 
@@ -32,6 +34,7 @@ class Mention:
     start: int
     end: int
     side: str | None = None
+    slight: bool = False
     cues: tuple[tuple[int, int, str], ...] = ()
 
 
@@ -142,11 +145,11 @@ def _candidates(
             if sense.kind == "finding":
                 found.append(_Candidate(sense.name, sense.value, hit.start, hit.end, chunk, paired=False))
         states = {sense.name: sense for sense in hit.senses if sense.kind == "state"}
-        if not states:
+        if not states or any(_touches(hit, other) for other in hits):
             continue
         left = [a for a in anatomies if last_state <= a.start < hit.start and hit.start - a.end <= _REACH]
         following = next((h.start for h in hits if h.start >= hit.end and any(s.kind == "state" for s in h.senses)), None)
-        right = [a for a in anatomies if hit.end <= a.start <= hit.end + _REACH and (following is None or a.start < following)]
+        right = [a for a in anatomies if hit.end <= a.start <= hit.end + _NEAR and (following is None or a.start < following)]
         places = [p for p in (left, right) if any(_named(p, states))]
         names = list(_named(places[0], states)) if places else []
         if not names and "film" in states and _alone(tokens, chunks[chunk], hit) and not left:
@@ -161,6 +164,12 @@ def _candidates(
             found.append(finding)
         last_state = hit.end
     return sorted(found, key=lambda one: one.start)
+
+
+def _touches(state: Hit, other: Hit) -> bool:
+    """Whether a state is an adjective of a finding: "obscured by a large effusion" does not enlarge the heart."""
+    finding = any(sense.kind == "finding" for sense in other.senses)
+    return finding and (other.start == state.end or other.end == state.start)
 
 
 def _named(places: list[Hit], states: dict[str, Sense]) -> list[tuple[Hit, str]]:
@@ -204,7 +213,8 @@ def _apply_before(hits: list[Hit], chunks: list[_Chunk], found: list[_Candidate]
                         continue
                     one.applied.append((one.chunk - first, hit, kind))
         if "versus" in kinds:
-            before = [one for one in found if one.end <= hit.start]
+            at = _chunk_at(chunks, hit.start)
+            before = [one for one in found if one.end <= hit.start and one.chunk == at]
             after = [one for one in found if one.start >= hit.end]
             for one in (*before[-1:], *after[:1]):
                 one.applied.append((0, hit, "uncertain_before"))
@@ -265,6 +275,11 @@ def _apply_after(hits: list[Hit], chunks: list[_Chunk], found: list[_Candidate])
         while at > 0 and chunks[at].before in ("and", "or"):
             at -= 1
             chosen += [one for one in found if one.chunk == at][-1:]
+        if "uncertain_after" in wanted:  # "probable atelectasis, or consolidation"
+            at = _chunk_at(chunks, hit.start)
+            while at + 1 < len(chunks) and chunks[at + 1].before == "or":
+                at += 1
+                chosen += [one for one in found if one.chunk == at][:1]
         for kind in wanted:
             for one in chosen:
                 one.applied.append((0, hit, kind))
@@ -309,7 +324,8 @@ def _decide(one: _Candidate, marks: list[Hit], chunks: list[_Chunk]) -> Mention 
         else:
             used = []
     spans = tuple(dict.fromkeys((hit.start, hit.end, kind) for _, hit, kind in used))
-    return Mention(one.finding, value, one.start, one.end, side, spans)
+    slight = bool(spans) and all(kind == "absent_large" for _, _, kind in spans)
+    return Mention(one.finding, value, one.start, one.end, side, slight, spans)
 
 
 def _side(one: _Candidate, marks: list[Hit], chunks: list[_Chunk]) -> str | None:

@@ -94,8 +94,17 @@ def _is_content(hit: Hit) -> bool:
 
 def _sentences(tokens: Tokens, start: int, end: int) -> list[tuple[int, int]]:
     """The sentences of a section, cut to it."""
-    cut = [(max(low, start), min(high, end)) for low, high in tokens.sentences]
-    return [(low, high) for low, high in cut if low < high]
+    cuts = [start, *(at for low, _ in tokens.sentences if start < (at := _before_query(tokens, low)) < end), end]
+    return [(low, high) for low, high in zip(cuts, cuts[1:], strict=False) if low < high]
+
+
+def _before_query(tokens: Tokens, start: int) -> int:
+    """Where a sentence starts; a question mark that stands before it on its own ("? pneumonia") is part of it."""
+    at = start - 1
+    while at > 0 and tokens.words[at] == " ":
+        at -= 1
+    alone = at >= 0 and tokens.words[at] == "?" and (at == 0 or tokens.words[at - 1] in (".", "\n", ":", " ", ","))
+    return at if alone and not (at > 0 and tokens.words[at - 1] == " " and tokens.words[at - 2].isalnum()) else start
 
 
 def _clauses(hits: list[Hit], start: int, end: int) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ _INNERMOST = re.compile(r"\(([^()]*)\)")
 _SECTIONS = {"indication", "past", "technique", "comparison", "recommendation", "findings", "conclusion"}
 _CUES = {
     *("absent_before", "absent_after", "uncertain_before", "uncertain_after", "uncertain_either", "versus"),
-    *("order_before", "past_before", "past_after", "family", "now", "neutral", "certainty", "other"),
+    *("absent_large", "order_before", "past_before", "past_after", "family", "now", "neutral", "certainty", "other"),
     *("break", "and", "or", "with", "opener", "list"),
 }
 
@@ -128,7 +128,7 @@ def expand(template: str) -> Iterator[str]:
         return
     inner = _INNERMOST.search(template)
     if inner is None:
-        yield " ".join(template.split())
+        yield " ".join(template.split()).replace("' ", "'")  # as texts spell it: d'un, not d' un
         return
     for choice in inner.group(1).split("|"):
         yield from expand(template[: inner.start()] + choice + template[inner.end() :])

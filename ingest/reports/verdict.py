@@ -14,6 +14,7 @@ def labels_of(body: Sequence[Mention], conclusion: Sequence[Mention]) -> dict[st
     """Finding → 1, 0 or -1, along the tree.
 
     - Statements on two sides do not contradict one another: the strongest counts, in the order 1, -1, 0.
+    - That there is no large one undoes nothing.
     - On the same side, or where no side is named, the later statement stands; yet a doubt does not undo a presence, and
       an absence of no side does not undo a presence on a named one.
     - The conclusion stands over the body, but for an absence on one side, which leaves the other as the body has it.
@@ -23,6 +24,7 @@ def labels_of(body: Sequence[Mention], conclusion: Sequence[Mention]) -> dict[st
         conclusion: mentions in it, in order.
     """
     said: dict[str, int] = {}
+    conclusion = [m for m in conclusion if not (m.slight and any(m.finding == other.finding for other in body))]
     for finding in dict.fromkeys(mention.finding for mention in (*body, *conclusion)):
         first = _by_side([m for m in body if m.finding == finding])
         last = _by_side([m for m in conclusion if m.finding == finding])
@@ -45,6 +47,8 @@ def _by_side(mentions: Sequence[Mention]) -> dict[str | None, int]:
         if mention.value is None:
             continue
         before = sides.get(mention.side)
+        if mention.slight and sides:
+            continue
         if mention.value == 0 and mention.side in (None, "both"):
             kept = {side: v for side, v in sides.items() if side in ("right", "left") and v == 1}
             sides = {**kept, mention.side: 0}
