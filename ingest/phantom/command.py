@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +22,7 @@ from ingest.phantom.difficulty import Difficulty, difficulty_named
 from ingest.phantom.frozen import frozen_name
 from ingest.phantom.labels import report_labels
 from ingest.phantom.patients import draw_cases
+from ingest.phantom.reports import ReportLanguage, write_report
 from ingest.phantom.simulate import Film, patient_scenes, render
 from ingest.phantom.streams import stream
 from ingest.phantom.taxonomy import FINDINGS, PARENTS
@@ -29,7 +31,7 @@ from weakray.coco import BoxTruth
 from weakray.config import StrictModel
 from weakray.dataset import SPLITS, Split, write_dataset
 from weakray.detections import Detections
-from weakray.files import sha256_bytes, sha256_json
+from weakray.files import sha256_bytes, sha256_json, write_text
 from weakray.taxonomy import Finding, Taxonomy
 
 # Each split draws its patients from a range of numbers of its own, so that its films do not depend on the sizes of
@@ -63,6 +65,9 @@ class PhantomConfig(StrictModel):
     tune: int = Field(100, ge=1, description="annotated images to choose and calibrate on")
     test: int = Field(1000, ge=1, description="annotated images to score on")
     noise: LabelNoise = LabelNoise()
+    reports: tuple[ReportLanguage, ...] = Field(
+        (), description="languages, fr and en, in which reports.LANGUAGE.jsonl tells of every film what its labels say"
+    )
     workers: int = Field(2, ge=1, description="processes; any number gives the same bytes")
 
 
@@ -77,6 +82,7 @@ class _Job:
     level: Difficulty
     short_side_px: tuple[int, int]
     folder: Path
+    reports: tuple[ReportLanguage, ...]
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class _Row:
     sha256: str
     labels: list[float]
     boxes: Detections
+    reports: dict[ReportLanguage, str]
 
     @property
     def corners(self) -> list[list[int]]:
@@ -123,6 +130,7 @@ def run(config: PhantomConfig) -> IngestResult:
     fingerprint = _fingerprint(rows)
     truth = _truth(rows, ("tune", "test"))
     ids_of = {split: [row.image_id for row in rows if row.split == split] for split in SPLITS}
+    _write_reports(config.out, rows, config.reports)
     dataset = write_dataset(
         config.out,
         images=images,
@@ -140,6 +148,14 @@ def run(config: PhantomConfig) -> IngestResult:
         },
     )
     return IngestResult.of(dataset)
+
+
+def _write_reports(out: Path, rows: list[_Row], languages: tuple[ReportLanguage, ...]) -> None:
+    for path in out.glob("reports.*.jsonl"):
+        path.unlink()
+    for language in languages:
+        lines = [json.dumps({"image_id": r.image_id, "report": r.reports[language]}, ensure_ascii=False) for r in rows]
+        write_text(out / f"reports.{language}.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def _fingerprint(rows: list[_Row]) -> str:
@@ -161,7 +177,9 @@ def _jobs(config: PhantomConfig, split: Split, level: Difficulty) -> Iterator[_J
     patient = _FIRST_PATIENT[split]
     while wanted > 0:
         films = min(wanted, len(draw_cases(config.seed, patient, level)))
-        yield _Job(split, patient, films, config.seed, level, config.short_side_px, config.out / "images")
+        yield _Job(
+            split, patient, films, config.seed, level, config.short_side_px, config.out / "images", config.reports
+        )
         wanted, patient = wanted - films, patient + 1
 
 
@@ -185,7 +203,8 @@ def _render(job: _Job) -> list[_Row]:
         size_hw = (film.image.shape[0], film.image.shape[1])
         labels = _labels(film, job, number) if job.split == "train" else film.true_labels.astype(float).tolist()
         boxes = Detections(film.boxes_xyxy_px, film.class_id, np.ones(len(film.class_id), np.float32))
-        rows.append(_Row(image_id, job.split, job.patient, size_hw, sha256_bytes(content), labels, boxes))
+        reports = {language: _report(film, job, number, labels, language) for language in job.reports}
+        rows.append(_Row(image_id, job.split, job.patient, size_hw, sha256_bytes(content), labels, boxes, reports))
     return rows
 
 
@@ -194,6 +213,12 @@ def _labels(film: Film, job: _Job, number: int) -> list[float]:
     rng = stream(job.seed, job.patient, number, "report")
     said: Any = report_labels(film.true_labels, film.boxes_xyxy_px, film.class_id, size_hw, rng, job.level)
     return [float(value) for value in said]
+
+
+def _report(film: Film, job: _Job, number: int, labels: list[float], language: ReportLanguage) -> str:
+    rng = stream(job.seed, job.patient, number, f"wording {language}")
+    said = np.array(labels, np.float32)
+    return write_report(said, film.boxes_xyxy_px, film.class_id, film.image.shape[1], rng, language)
 
 
 def _truth(rows: list[_Row], splits: tuple[Split, ...]) -> BoxTruth:

@@ -56,7 +56,7 @@ class _Candidate:
     start: int
     end: int
     chunk: int
-    paired: bool  # from an anatomy and its state
+    place: tuple[int, int] | None  # of the anatomy whose state it is
     applied: list[tuple[int, Hit, str]] = field(default_factory=list)  # chunks away, cue, what kind of cue
 
 
@@ -143,13 +143,17 @@ def _candidates(
         chunk = _chunk_at(chunks, hit.start)
         for sense in hit.senses:
             if sense.kind == "finding":
-                found.append(_Candidate(sense.name, sense.value, hit.start, hit.end, chunk, paired=False))
+                found.append(_Candidate(sense.name, sense.value, hit.start, hit.end, chunk, None))
         states = {sense.name: sense for sense in hit.senses if sense.kind == "state"}
         if not states or any(_touches(hit, other) for other in hits):
             continue
         left = [a for a in anatomies if last_state <= a.start < hit.start and hit.start - a.end <= _REACH]
-        following = next((h.start for h in hits if h.start >= hit.end and any(s.kind == "state" for s in h.senses)), None)
-        right = [a for a in anatomies if hit.end <= a.start <= hit.end + _NEAR and (following is None or a.start < following)]
+        following = next(
+            (h.start for h in hits if h.start >= hit.end and any(s.kind == "state" for s in h.senses)), None
+        )
+        right = [
+            a for a in anatomies if hit.end <= a.start <= hit.end + _NEAR and (following is None or a.start < following)
+        ]
         places = [p for p in (left, right) if any(_named(p, states))]
         names = list(_named(places[0], states)) if places else []
         if not names and "film" in states and _alone(tokens, chunks[chunk], hit) and not left:
@@ -160,7 +164,7 @@ def _candidates(
             value = states[name].value
             if value == 0 and _one_sided(marks, place, hit):
                 continue
-            finding = _Candidate(pair_finding[name], value, hit.start, hit.end, chunk, paired=True)
+            finding = _Candidate(pair_finding[name], value, hit.start, hit.end, chunk, (place.start, place.end))
             found.append(finding)
         last_state = hit.end
     return sorted(found, key=lambda one: one.start)
@@ -202,14 +206,16 @@ def _apply_before(hits: list[Hit], chunks: list[_Chunk], found: list[_Candidate]
                 kinds.add("uncertain_before")
         for kind in kinds & set(_FORWARD):
             first = _chunk_at(chunks, hit.start)
+            if first + 1 < len(chunks) and chunks[first + 1].before == "colon" and hit.end + 1 >= chunks[first].end:
+                first += 1  # "cannot exclude: effusion"
             reach = _reach(chunks, first, kind)
             for one in found:
                 if one.start >= hit.end and first <= one.chunk <= reach:
-                    if one.paired and one.chunk > first and one.value == 0:
+                    if one.place is not None and one.chunk > first and one.value == 0:
                         continue  # "no effusion, normal heart"
-                    if kind in ("neutral", "other") and (one.chunk > first or any(
-                        hit.end <= other.start < one.start for other in found
-                    )):
+                    if kind in ("neutral", "other") and (
+                        one.chunk > first or any(hit.end <= other.start < one.start for other in found)
+                    ):
                         continue
                     one.applied.append((one.chunk - first, hit, kind))
         if "versus" in kinds:
@@ -313,7 +319,7 @@ def _decide(one: _Candidate, marks: list[Hit], chunks: list[_Chunk]) -> Mention 
         certain = [cue for cue in cues if cue[2] == "certainty"]
         if kept and absent:
             absent = []
-        if absent and one.paired and one.value == 0:
+        if absent and one.place is not None and one.value == 0:
             return None  # "not normal" tells nothing that can be named
         if absent and certain:
             value, used = -1, absent + certain
@@ -325,6 +331,8 @@ def _decide(one: _Candidate, marks: list[Hit], chunks: list[_Chunk]) -> Mention 
             used = []
     spans = tuple(dict.fromkeys((hit.start, hit.end, kind) for _, hit, kind in used))
     slight = bool(spans) and all(kind == "absent_large" for _, _, kind in spans)
+    if one.place is not None and one.place != (one.start, one.end):
+        spans = (*spans, (*one.place, "anatomy"))
     return Mention(one.finding, value, one.start, one.end, side, slight, spans)
 
 

@@ -237,4 +237,3 @@ def _rejected_csv(rejected: Sequence[Rejection]) -> str:
     writer.writerow(["item", "reason", "detail"])
     writer.writerows((r.item, r.reason, r.detail) for r in rejected)
     return table.getvalue()
-

@@ -125,5 +125,5 @@ def _evidence(tokens: Tokens, mention: Mention, section: str) -> Evidence:
         span=span(mention.start, mention.end),
         cues=cues,
         section=section,
-        why=(cues[0][2] if cues else "stated") if spoken else f"section {section}",
+        why=next((kind for _, _, kind in cues if kind != "anatomy"), "stated") if spoken else f"section {section}",
     )

@@ -17,6 +17,7 @@ _CLASSES = {1: "present", 0: "absent", -1: "uncertain", None: "silent"}
 _RANK = {"present": 3, "uncertain": 2, "absent": 1, "silent": 0}
 _WHY = {
     "stated": "stated",
+    "anatomy": "what it is said of",
     "absent_before": "denied by what stands before",
     "absent_after": "denied by what stands after",
     "absent_large": "only a large one is denied",
@@ -84,7 +85,9 @@ def _pieces(text: str, entry: Mapping[str, Any]) -> list[Piece]:
     cuts = sorted({0, len(text), *(edge for span in notes for edge in span)})
     pieces: list[Piece] = []
     for start, end in zip(cuts, cuts[1:], strict=False):
-        over = [(kind, note) for (a, b), kinds in notes.items() if a <= start and end <= b for kind, note in kinds.items()]
+        over = [
+            (kind, note) for (a, b), kinds in notes.items() if a <= start and end <= b for kind, note in kinds.items()
+        ]
         if not over:
             pieces.append(Piece(text[start:end]))
             continue

@@ -150,7 +150,9 @@ def language_of(text: str) -> Language:
 @cache
 def _terms(language: Language) -> frozenset[str]:
     """All words of a language's phrases."""
-    return frozenset(word for phrases in lexicon(language).phrases.values() for text in phrases for word in text.split())
+    return frozenset(
+        word for phrases in lexicon(language).phrases.values() for text in phrases for word in text.split()
+    )
 
 
 def _small_words(text: str) -> Iterator[str]:
