@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ from weakray.files import sha256_file
 
 class RelabelConfig(StrictModel):
     """A dataset, a table of labels, and which splits take them."""
+
+    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "labels", "out"})
 
     data: Path = Field(description="dataset folder")
     labels: Path = Field(description="CSV: image_id or file_name, then a column a finding with 1, 0, -1 or nothing")

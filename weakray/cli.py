@@ -39,6 +39,7 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("ingest", "report"): ("ingest.report.command", "the HTML page of a dataset folder: look at it before training"),
     ("ingest", "examples"): ("ingest.examples", "a few films with their true boxes, for the page of `weakray serve`"),
     ("ingest", "reports"): ("ingest.reports.command", "read labels out of French or English radiology reports"),
+    ("ingest", "relabel"): ("ingest.relabel", "a dataset with other labels, such as those of its reports"),
     ("classify", "labels"): (
         "classify.label_statistics",
         "count a dataset's labels, and warn of what troubles training",

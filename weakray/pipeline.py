@@ -53,6 +53,10 @@ class PipelineConfig(StrictModel):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the run")
     out: Path | None = Field(None, description="folder of the run; null: runs/NAME")
     ingest: Section = Field(description="`source: phantom | nih | chexpert | …`, and that verb's settings")
+    ingest: Section = Field(description="`source: phantom | nih | coco`, and that verb's settings")
+    reports: Section | None = Field(
+        None, description="settings of `ingest reports`: train labels are read out of reports; null: the dataset's own"
+    )
     classify: ClassifySection = ClassifySection()
     camgen: CamgenSection = CamgenSection()
     detect: DetectSection = DetectSection()
@@ -147,7 +151,10 @@ def plan(config: PipelineConfig) -> list[Stage]:
 
     root, data = config.root, config.root / "dataset"
     at = _Settings(root)
-    taken = _ingest(config.ingest, root)
+    taken = [_ingest(config.ingest, root)]
+    if config.reports is not None:
+        taken += _labels_of_reports(config.reports, at, data)
+        data = taken[-1].config.out
     shared = config.classify.train
     members = [
         at.config(settings.TrainConfig, f"classify/member_{i}", f"classify.members.{i}", {**shared, **own}, data=data)
@@ -244,7 +251,7 @@ def plan(config: PipelineConfig) -> list[Stage]:
         return Stage(name, verb, settings, settings.out)
 
     return [
-        taken,
+        *taken,
         *(stage(f"classify.member_{i}", train.run, member) for i, member in enumerate(members)),
         stage("classify.ensemble", ensemble.run, joined),
         stage("classify.predict", predict.run, probabilities),
@@ -295,14 +302,38 @@ def _ingest(section: Section, root: Path) -> Stage:
     model: type[StrictModel] = get_type_hints(verb)["config"]
     config: Any = validate(model, settings, "ingest")
 
+    return _dataset_stage("ingest", verb, config, root)
+
+
+def _dataset_stage(name: str, verb: Callable[[Any], StrictModel], config: Any, root: Path) -> Stage:
+    """A stage that writes a dataset folder, which is no run folder: one beside it says what it was made from."""
+
     def once(config: Any) -> Any:
-        """The dataset folder is no run folder: one beside it says what it was made from."""
-        folder = open_run(root / "ingest", config, _ingest_inputs(config))
+        folder = open_run(root / name, config, _ingest_inputs(config))
         if folder.finished() is None or not (config.out / "dataset.json").is_file():
             folder.finish(to_plain(verb(config)))
         return folder.finished()
 
-    return Stage("ingest", once, config, root / "ingest")
+    return Stage(name, once, config, root / name)
+
+
+def _labels_of_reports(section: Section, at: _Settings, data: Path) -> list[Stage]:
+    """Reads the reports, and writes the dataset again with the labels that they give its train images.
+
+    The reports lie where `reports.reports` says, else where the phantom writes those of `reports.language`.
+    """
+    from ingest import relabel
+    from ingest.reports import command
+
+    given = {"reports": data / f"reports.{section.get('language', 'fr')}.jsonl", **section}
+    read = at.config(command.ReportsConfig, "reports", "reports", given, taxonomy=data / "taxonomy.yaml")
+    labelled = at.config(
+        relabel.RelabelConfig, "labelled", "reports", {}, data=data, labels=read.out / "labels.csv", splits=("train",)
+    )
+    return [
+        Stage("reports", command.run, read, read.out),
+        _dataset_stage("relabel", relabel.run, labelled, at.root),
+    ]
 
 
 def _ingest_inputs(config: StrictModel) -> dict[str, str]:
@@ -325,8 +356,8 @@ def _ingest_inputs(config: StrictModel) -> dict[str, str]:
     return inputs
 
 
-_TEXTS = (".txt", ".xml", ".csv", ".json", ".yaml")  # labels may lie among the images, and change without growing
+_TABLES = (".txt", ".xml", ".csv", ".json", ".yaml", ".parquet")  # labels may lie among the images, and change without growing
 
 
 def _state(path: Path) -> str | int:
-    return sha256_file(path) if path.suffix.lower() in _TEXTS else path.stat().st_size
+    return sha256_file(path) if path.suffix.lower() in _TABLES else path.stat().st_size

@@ -141,9 +141,11 @@ def _candidates(
     last_state = start
     for hit in hits:
         chunk = _chunk_at(chunks, hit.start)
-        for sense in hit.senses:
-            if sense.kind == "finding":
-                found.append(_Candidate(sense.name, sense.value, hit.start, hit.end, chunk, None))
+        found.extend(
+            _Candidate(sense.name, sense.value, hit.start, hit.end, chunk, None)
+            for sense in hit.senses
+            if sense.kind == "finding"
+        )
         states = {sense.name: sense for sense in hit.senses if sense.kind == "state"}
         if not states or any(_touches(hit, other) for other in hits):
             continue
@@ -267,10 +269,9 @@ def _apply_after(hits: list[Hit], chunks: list[_Chunk], found: list[_Candidate])
             wanted.add("uncertain_after")
         if not wanted:
             continue
-        if kinds & {"uncertain_before"} and any(one.chunk == at and one.start >= hit.end for one in found):
-            if not any(one.chunk == at and one.end <= hit.start for one in found):
-                continue
         targets = [one for one in found if one.chunk == at and one.end <= hit.start]
+        if not targets and "uncertain_before" in kinds and any(o.chunk == at and o.start >= hit.end for o in found):
+            continue  # it speaks of what follows
         if not targets and at > 0 and chunks[at].before in ("colon", "comma", "with"):
             at -= 1
             targets = [one for one in found if one.chunk == at and one.end <= hit.start]

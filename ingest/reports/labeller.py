@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ingest.reports.clauses import Mention, longest, mentions_of
 from ingest.reports.lexicon import Language, lexicon
@@ -12,6 +15,7 @@ from ingest.reports.words import Hit, Tokens, language_of, reader
 
 _MARKS = ("side",)
 _MARK_CUES = ("opener", "list", "certainty")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_TEXT = 100_000  # characters; what is longer is no report, and is read up to here
 
 
@@ -60,7 +64,7 @@ def read_report(text: str, language: Language | None = None) -> ReadReport:
         text: the report.
         language: `fr`, `en`, or None to tell it by the text.
     """
-    text = text[:_LONGEST_TEXT]
+    text = _SURROGATE.sub("\ufffd", text[:_LONGEST_TEXT])  # half characters, which JSON can spell and UTF-8 cannot
     spoken: Language = language if language is not None else language_of(text)
     tokens = reader(spoken).read(text)
     pairs = lexicon(spoken).pair_finding
@@ -71,16 +75,25 @@ def read_report(text: str, language: Language | None = None) -> ReadReport:
     evidence: list[Evidence] = []
     for section in find_sections(tokens):
         for start, end in _sentences(tokens, section.start, section.end):
-            hits = longest([hit for hit in content if start <= hit.start and hit.end <= end])
+            hits = longest([hit for hit in _within(content, start, end) if hit.end <= end])
             for low, high in _clauses(hits, start, end):
                 inside = [hit for hit in hits if low <= hit.start and hit.end <= high]
-                near = [hit for hit in marks if low <= hit.start < high]
+                near = _within(marks, low, high)
                 for mention in mentions_of(tokens, inside, near, low, high, pairs):
                     if section.kind in SPOKEN:
                         (conclusion if section.kind == "conclusion" else body).append(mention)
                     evidence.append(_evidence(tokens, mention, section.kind))
     mended = {tokens.spans[at]: word for at, word in tokens.mended.items()}
     return ReadReport(spoken, labels_of(body, conclusion), tuple(evidence), mended)
+
+
+def _within(hits: list[Hit], start: int, end: int) -> list[Hit]:
+    """Those of sorted hits that start in `[start, end)`."""
+    return hits[bisect_left(hits, start, key=_start) : bisect_left(hits, end, key=_start)]
+
+
+def _start(hit: Hit) -> int:
+    return hit.start
 
 
 def _is_mark(hit: Hit) -> bool:
@@ -94,8 +107,11 @@ def _is_content(hit: Hit) -> bool:
 
 def _sentences(tokens: Tokens, start: int, end: int) -> list[tuple[int, int]]:
     """The sentences of a section, cut to it."""
-    cuts = [start, *(at for low, _ in tokens.sentences if start < (at := _before_query(tokens, low)) < end), end]
-    return [(low, high) for low, high in zip(cuts, cuts[1:], strict=False) if low < high]
+    first = max(bisect_left(tokens.sentences, (start, 0)) - 1, 0)
+    last = bisect_left(tokens.sentences, (end + 3, 0))
+    starts = [_before_query(tokens, low) for low, _ in tokens.sentences[first:last]]
+    cuts = [start, *(at for at in starts if start < at < end), end]
+    return [(low, high) for low, high in pairwise(cuts) if low < high]
 
 
 def _before_query(tokens: Tokens, start: int) -> int:
@@ -110,7 +126,7 @@ def _before_query(tokens: Tokens, start: int) -> int:
 def _clauses(hits: list[Hit], start: int, end: int) -> list[tuple[int, int]]:
     """Cuts a sentence where a statement of its own begins."""
     cuts = [start, *(hit.start for hit in hits if any(s.kind == "cue" and s.name == "break" for s in hit.senses)), end]
-    return [(low, high) for low, high in zip(cuts, cuts[1:], strict=False) if low < high]
+    return [(low, high) for low, high in pairwise(cuts) if low < high]
 
 
 def _evidence(tokens: Tokens, mention: Mention, section: str) -> Evidence:

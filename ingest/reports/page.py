@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _pieces(text: str, entry: Mapping[str, Any]) -> list[Piece]:
                     kinds[kind] += f"; {text[start:end]!r} read as {word!r}"
     cuts = sorted({0, len(text), *(edge for span in notes for edge in span)})
     pieces: list[Piece] = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         over = [
             (kind, note) for (a, b), kinds in notes.items() if a <= start and end <= b for kind, note in kinds.items()
         ]

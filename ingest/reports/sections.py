@@ -1,4 +1,4 @@
-"""The sections of a report: which of them speak of the film, and which of the patient, the question or the technique."""
+"""The sections of a report: which of them speak of the film, and which of the patient, the question or technique."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingest.listing import list_folder
+from ingest.listing import list_folder, printable
 from ingest.tables import read_table
 from weakray.dataset import Rejection
 from weakray.errors import DataError
@@ -65,7 +65,7 @@ def read_reports(path: Path, id_column: str | None, text_column: str | None) -> 
         if not isinstance(row, dict):
             rejected.append(Rejection(item, "bad_row", f"expected a JSON object, got {row}; mend the line"))
             continue
-        report_id, text = str(row.get(key) or "").strip(), row.get(said)
+        report_id, text = printable(_text_of(row.get(key))), row.get(said)
         if not report_id:
             rejected.append(Rejection(item, "bad_row", f"expected a value for {key}; mend the row"))
         elif report_id in found:
@@ -75,6 +75,10 @@ def read_reports(path: Path, id_column: str | None, text_column: str | None) -> 
         else:
             found[report_id] = Report(report_id, text)
     return ReportSet(key, list(found.values()), rejected)
+
+
+def _text_of(value: Any) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def _column(path: Path, names: list[str], given: str | None, usual: tuple[str, ...], setting: str) -> str:

@@ -50,7 +50,7 @@ def _by_side(mentions: Sequence[Mention]) -> dict[str | None, int]:
         if mention.slight and sides:
             continue
         if mention.value == 0 and mention.side in (None, "both"):
-            kept = {side: v for side, v in sides.items() if side in ("right", "left") and v == 1}
+            kept: dict[str | None, int] = {side: v for side, v in sides.items() if side in ("right", "left") and v == 1}
             sides = {**kept, mention.side: 0}
         elif mention.value == -1 and before == 1:
             continue

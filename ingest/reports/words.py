@@ -27,11 +27,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text cut up.
+    r"""A text cut up.
 
     Attributes:
         text: as given.
-        words: normalized words, one a token; line ends are "\\n".
+        words: normalized words, one a token; line ends are `\n`.
         spans: characters `[start, end)` of each token.
         sentences: tokens `[start, end)` of each sentence.
         hits: every phrase found, overlapping ones too.
@@ -82,7 +82,7 @@ class Reader:
             text=text,
             words=["\n" if "\n" in token.text or "\r" in token.text else token.norm_ for token in doc],
             spans=[(token.idx, token.idx + len(token)) for token in doc],
-            sentences=list(zip(starts, [*starts[1:], len(doc)], strict=True)),
+            sentences=list(zip(starts, [*starts[1:], *([len(doc)] if starts else [])], strict=True)),
             hits=hits,
             mended=mended,
         )
@@ -127,7 +127,7 @@ def stem(word: str, language: Language) -> str:
         return word[:-1] if word.endswith("ee") else word
     if word.endswith("ies"):
         return word[:-3] + "y"
-    if word.endswith("sses") or word.endswith("xes"):
+    if word.endswith(("sses", "xes")):
         return word[:-2]
     return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
