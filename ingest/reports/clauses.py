@@ -200,10 +200,10 @@ def _apply_before(hits: list[Hit], chunks: list[_Chunk], found: list[_Candidate]
     """Cues that speak of what follows: through their chunk, and on as long as a list goes on."""
     for hit in hits:
         kinds = _cues(hit)
-        if "uncertain_either" in kinds or kinds & {"uncertain_after"}:
+        if kinds & {"uncertain_either", "uncertain_after", "absent_after"}:
             at = _chunk_at(chunks, hit.start)
             if any(one.chunk == at and one.end <= hit.start for one in found):
-                kinds -= {"uncertain_before", "uncertain_either"}
+                kinds -= {"uncertain_before", "uncertain_either", "absent_before"}
             elif "uncertain_either" in kinds:
                 kinds.add("uncertain_before")
         for kind in kinds & set(_FORWARD):
@@ -270,7 +270,11 @@ def _apply_after(hits: list[Hit], chunks: list[_Chunk], found: list[_Candidate])
         if not wanted:
             continue
         targets = [one for one in found if one.chunk == at and one.end <= hit.start]
-        if not targets and "uncertain_before" in kinds and any(o.chunk == at and o.start >= hit.end for o in found):
+        if (
+            not targets
+            and kinds & {"uncertain_before", "absent_before"}
+            and any(o.chunk == at and o.start >= hit.end for o in found)
+        ):
             continue  # it speaks of what follows
         if not targets and at > 0 and chunks[at].before in ("colon", "comma", "with"):
             at -= 1
