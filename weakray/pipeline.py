@@ -53,7 +53,6 @@ class PipelineConfig(StrictModel):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the run")
     out: Path | None = Field(None, description="folder of the run; null: runs/NAME")
     ingest: Section = Field(description="`source: phantom | nih | chexpert | …`, and that verb's settings")
-    ingest: Section = Field(description="`source: phantom | nih | coco`, and that verb's settings")
     reports: Section | None = Field(
         None, description="settings of `ingest reports`: train labels are read out of reports; null: the dataset's own"
     )
@@ -301,7 +300,6 @@ def _ingest(section: Section, root: Path) -> Stage:
     verb: Callable[[Any], StrictModel] = import_module(modules[source]).run
     model: type[StrictModel] = get_type_hints(verb)["config"]
     config: Any = validate(model, settings, "ingest")
-
     return _dataset_stage("ingest", verb, config, root)
 
 
@@ -326,7 +324,7 @@ def _labels_of_reports(section: Section, at: _Settings, data: Path) -> list[Stag
     from ingest.reports import command
 
     given = {"reports": data / f"reports.{section.get('language', 'fr')}.jsonl", **section}
-    read = at.config(command.ReportsConfig, "reports", "reports", given, taxonomy=data / "taxonomy.yaml")
+    read = at.config(command.ReportsConfig, "reports", "reports", given, taxonomy=str(data / "taxonomy.yaml"))
     labelled = at.config(
         relabel.RelabelConfig, "labelled", "reports", {}, data=data, labels=read.out / "labels.csv", splits=("train",)
     )
@@ -356,7 +354,8 @@ def _ingest_inputs(config: StrictModel) -> dict[str, str]:
     return inputs
 
 
-_TABLES = (".txt", ".xml", ".csv", ".json", ".yaml", ".parquet")  # labels may lie among the images, and change without growing
+# Labels may lie among the images, and change without growing.
+_TABLES = (".txt", ".xml", ".csv", ".json", ".yaml", ".parquet")
 
 
 def _state(path: Path) -> str | int:

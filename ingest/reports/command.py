@@ -22,13 +22,14 @@ from ingest.reports.lexicon import LANGUAGES, Language
 from ingest.reports.page import ShownReport, write_page
 from ingest.reports.scores import agreement
 from ingest.reports.sources import Report, ReportSet, read_reports
+from ingest.settings import TAXONOMY
 from ingest.tables import read_table
+from ingest.taxonomies import load_taxonomy
 from weakray.config import StrictModel
 from weakray.dataset import Rejection
 from weakray.errors import DataError
 from weakray.files import read_json, sha256_file, sha256_json, write_json, write_text
 from weakray.runs import RunFolder, open_run
-from weakray.taxonomy import Taxonomy
 
 _PART = 500  # reports done between two writes: what a kill can cost
 _VALUES = {1: "present", 0: "absent", -1: "uncertain"}
@@ -48,7 +49,7 @@ class ReportsConfig(StrictModel):
     text_column: str | None = Field(
         None, description="column of the texts; null: the first of report, text, report_text, findings"
     )
-    taxonomy: Path | None = Field(None, description="taxonomy.yaml whose findings are the columns; null: the reports'")
+    taxonomy: str | None = Field(None, description=f"whose findings are the columns: {TAXONOMY}; null: the reports'")
     truth: Path | None = Field(None, description="CSV of labels given by hand to some of the reports, to score against")
     shown: int = Field(300, ge=0, description="reports on the page, the first of each kind of label among them")
     workers: int = Field(1, ge=1, description="processes; any number gives the same bytes")
@@ -77,7 +78,7 @@ def run(config: ReportsConfig) -> ReportsResult:
         DataError: if the reports, the taxonomy or the truth cannot be read.
     """
     source = read_reports(config.reports, config.id_column, config.text_column)
-    taxonomy = None if config.taxonomy is None else Taxonomy.load(config.taxonomy)
+    taxonomy = None if config.taxonomy is None else load_taxonomy(config.taxonomy)
     columns = Columns.for_taxonomy(taxonomy)
     inputs = {
         "reports": sha256_json([[report.report_id, report.text] for report in source.reports]),

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from ingest.label_csv import read_labels
+from ingest.plain_csv import PlainCsvConfig, read_source
 from ingest.reports import command
 from ingest.reports.command import ReportsConfig, run
 from ingest.reports.labeller import ReadReport, read_report
 from ingest.reports.lexicon import Language
+from ingest.taxonomies import SHIPPED, load_taxonomy
 from weakray.errors import DataError
 from weakray.taxonomy import Taxonomy
 
@@ -95,11 +97,21 @@ def test_killed_between_parts_it_goes_on_and_ends_with_the_same_bytes(
 
 def test_a_taxonomy_gives_the_columns_and_what_it_lacks_is_counted(source: Path, tmp_path: Path) -> None:
     Taxonomy.flat(["Effusion", "Pneumonia"]).save(tmp_path / "taxonomy.yaml")
-    result = run(ReportsConfig(reports=source, out=tmp_path / "out", taxonomy=tmp_path / "taxonomy.yaml"))
+    result = run(ReportsConfig(reports=source, out=tmp_path / "out", taxonomy=str(tmp_path / "taxonomy.yaml")))
     assert result.labels.read_text("utf-8").splitlines()[:3] == ["image_id,Effusion,Pneumonia", "i1,1,", "i2,,-1"]
     assert result.without_column["Hernia"] == 1
     assert result.without_column["Edema"] == 1
     assert "Effusion" not in result.without_column
+
+
+@pytest.mark.parametrize("taxonomy", SHIPPED)
+def test_ingest_csv_reads_the_table(source: Path, tmp_path: Path, taxonomy: str) -> None:
+    result = run(ReportsConfig(reports=source, out=tmp_path / "out", taxonomy=taxonomy))
+    read = read_source(PlainCsvConfig(table=result.labels, images=tmp_path, out=tmp_path / "d", taxonomy=taxonomy))
+    names = load_taxonomy(taxonomy).names
+    assert result.labels.read_text("utf-8").splitlines()[0].split(",") == ["image_id", *names]
+    assert read.taxonomy.names == names
+    assert sum(result.positives.values()) > 0
 
 
 def test_labels_by_hand_give_a_score(source: Path, tmp_path: Path) -> None:
