@@ -1,14 +1,15 @@
 """`weakray serve BUNDLE`: the bundle behind HTTP, with a page, until it is told to stop.
 
 SIGTERM or SIGINT: no further connection is taken, what was taken is answered, then the process ends with 0; told twice,
-it ends at once. SIGHUP: the bundle's path is read again, so that `ln -sfn NEW BUNDLE && kill -HUP PID` exchanges it
-without a lost request; what does not load is refused, and the bundle before goes on answering.
+it ends at once, with 1. SIGHUP: the bundle's path is read again, so that `ln -sfn NEW BUNDLE && kill -HUP PID` exchanges
+it without a lost request; what does not load is refused, and the bundle before goes on answering.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -103,7 +104,9 @@ class Server(uvicorn.Server):
             LOG.info("serving %s on http://%s:%s", self._service.config.bundle, shown, port)
 
     def _stop(self) -> None:
-        self.force_exit = self.should_exit
+        if self.should_exit:
+            LOG.warning("told twice to stop: ending at once")
+            os._exit(1)  # a decoder that hangs must not hold the process; there is nothing on disk to leave half done
         self.should_exit = self._service.stopping = True
 
     def _reload(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -216,6 +217,18 @@ def test_told_to_stop_it_finishes_what_it_took(tiny_bundle: Path) -> None:
         assert server.stop() == 0
         assert [answer.result() for answer in answers] == [200] * 6
         assert any(line.startswith("requests: ") for line in server.output)
+
+
+def test_told_twice_to_stop_it_ends_at_once(tiny_bundle: Path) -> None:
+    with ServerProcess(tiny_bundle) as server, server.connect() as connection:
+        connection.sendall(head(100_000) + b"--b\r\n")  # an upload that it would wait for
+        time.sleep(0.2)
+        server.tell(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(0.7)
+        server.tell(signal.SIGTERM)
+        assert server.wait(5) == 1
+        assert "told twice" in server.wait_for_line("told twice")
 
 
 def test_another_bundle_takes_over_without_a_lost_request(tmp_path: Path, write_tiny: WriteTiny) -> None:
