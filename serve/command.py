@@ -1,7 +1,7 @@
 """`weakray serve BUNDLE`: the bundle behind HTTP, with a page, until it is told to stop.
 
 SIGTERM or SIGINT: no further connection is taken, what was taken is answered, then the process ends with 0; told twice,
-it ends at once, with 1. SIGHUP: the bundle's path is read again, so that `ln -sfn NEW BUNDLE && kill -HUP PID` exchanges
+it ends at once, with 1. SIGHUP: the bundle is read again from its path: `ln -sfn NEW BUNDLE && kill -HUP PID` exchanges
 it without a lost request; what does not load is refused, and the bundle before goes on answering.
 """
 
