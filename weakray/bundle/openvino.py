@@ -47,8 +47,8 @@ class OpenVinoGraph:
             import openvino
         except ImportError:
             raise BundleError(
-                f"{path}: expected OpenVINO to run it, which is not installed; install weakray[serve], or take "
-                "onnxruntime"
+                f"{path}: expected OpenVINO to run it, which is not installed; install weakray[openvino], or "
+                "take onnxruntime"
             ) from None
         core = openvino.Core()
         try:
