@@ -13,7 +13,7 @@ from serve.answers import Agreement, Box, Heat, ImageAnswer, ImageFinding, Sourc
 from serve.engine import Loaded
 from serve.films import Film
 from weakray.bundle.runtime import Prediction
-from weakray.detections import FloatArray
+from weakray.detections import Detections, FloatArray
 from weakray.imaging import Image, Placement
 
 _LEAST = 1e-7  # float32 probabilities of exactly 0 and 1 have no finite logit
@@ -66,10 +66,10 @@ def study_of(loaded: Loaded, predictions: Sequence[Prediction]) -> Study:
 def image_of(loaded: Loaded, index: int, film: FilmFacts, prediction: Prediction) -> ImageAnswer:
     """What is said of one image; with maps where the prediction has them."""
     thresholds = loaded.bundle.manifest.classifiers.decision_thresholds
-    found = prediction.detections
+    boxes = _boxes_of_class(prediction.detections)
     findings: list[ImageFinding] = []
     for k, finding in enumerate(loaded.bundle.taxonomy.findings):
-        own = found.of_class(k).best_first()
+        own = boxes.get(k, [])
         decision = bool(prediction.decision[k])
         findings.append(
             ImageFinding(
@@ -79,10 +79,7 @@ def image_of(loaded: Loaded, index: int, film: FilmFacts, prediction: Prediction
                 threshold=thresholds[finding.name],
                 decision=decision,
                 agreement=agreement(decision=decision, boxes=len(own)),
-                boxes=[
-                    Box(xyxy_px=(x0, y0, x1, y1), score=score)
-                    for (x0, y0, x1, y1), score in zip(own.boxes_xyxy_px.tolist(), own.score.tolist(), strict=True)
-                ],
+                boxes=own,
                 map=None if prediction.maps is None else heat(prediction.maps[k], prediction.placement, loaded),
             )
         )
@@ -95,6 +92,16 @@ def image_of(loaded: Loaded, index: int, film: FilmFacts, prediction: Prediction
         findings=findings,
         film=film.png,
     )
+
+
+def _boxes_of_class(found: Detections) -> dict[int, list[Box]]:
+    """The boxes of each class that has any, best first."""
+    ranked = found.best_first()
+    boxes: dict[int, list[Box]] = {}
+    rows = zip(ranked.class_id.tolist(), ranked.boxes_xyxy_px.tolist(), ranked.score.tolist(), strict=True)
+    for class_id, (x0, y0, x1, y1), score in rows:
+        boxes.setdefault(class_id, []).append(Box(xyxy_px=(x0, y0, x1, y1), score=score))
+    return boxes
 
 
 def agreement(*, decision: bool, boxes: int) -> Agreement:
