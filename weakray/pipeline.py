@@ -92,9 +92,13 @@ class Stage:
 
     def run(self, number: int) -> Any:
         """Calls the verb, which finds its own finished work."""
-        known = (self.folder / "done.json").is_file()
-        print(f"[{number:2d}] {self.name}{' (found)' if known else ''}", flush=True)
-        return self.verb(self.config)
+        done = self.folder / "done.json"
+        before = done.read_bytes() if done.is_file() else None
+        print(f"[{number:2d}] {self.name}{'' if before is None else ' (found)'}", flush=True)
+        result = self.verb(self.config)
+        if before is not None and done.read_bytes() != before:
+            print(f"     {self.name}: done anew, for its settings or what it reads had changed", flush=True)
+        return result
 
     @property
     def seconds(self) -> float:
