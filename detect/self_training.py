@@ -7,6 +7,9 @@ the labels do: a finding that is present and finds no box is noisy, and is neith
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
 from tqdm import tqdm
 
 from detect.detector import Detector
@@ -21,7 +24,20 @@ _IOU_ABOVE = 0.5
 _MAX_BOXES = 30
 
 
-def own_boxes(dataset: Dataset, network: Network, config: PseudoBoxConfig, batch_size: int, seed: int) -> TrainingBoxes:
+class OwnBoxConfig(PseudoBoxConfig):
+    """How the detector's own boxes become training boxes.
+
+    No cut-off is chosen by its scores on tune: those boxes it has learnt.
+    """
+
+    score_at_least: float | Literal["count"] = Field(
+        "count",
+        description="lowest score of a box that is learnt from; `count` keeps as many boxes an image with the finding "
+        "as tune has",
+    )
+
+
+def own_boxes(dataset: Dataset, network: Network, config: OwnBoxConfig, batch_size: int, seed: int) -> TrainingBoxes:
     """What a network finds on train images, as boxes to learn from.
 
     Args:

@@ -16,7 +16,7 @@ from detect.course import CourseConfig, Source, Stretch, course, mixed, repeated
 from detect.loop import LoopConfig, OptimizerConfig, Phase, train
 from detect.network import Network, new_network, save_network
 from detect.quiet_import import torch_threads
-from detect.self_training import own_boxes
+from detect.self_training import OwnBoxConfig, own_boxes
 from detect.training_set import (
     BoxCounts,
     PseudoBoxConfig,
@@ -49,7 +49,7 @@ class DetectTrainConfig(StrictModel):
     )
     boxes: Path | None = Field(None, description="boxes.json of `camgen generate`; for sources with pseudo-boxes")
     pseudo: PseudoBoxConfig = PseudoBoxConfig()
-    own: PseudoBoxConfig = PseudoBoxConfig(score_at_least="count")
+    own: OwnBoxConfig = OwnBoxConfig()
     course: CourseConfig = CourseConfig()
     architecture: str = Field(
         "yolo11n.yaml", description="a YAML that ultralytics ships, or a path to a .yaml or .pt file; no downloads"

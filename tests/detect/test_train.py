@@ -121,6 +121,13 @@ def test_rounds_learn_from_boxes_of_their_own(
     assert own.vetoed > 0
 
 
+def test_no_cut_off_is_chosen_on_boxes_that_were_learnt(make_dataset: DatasetMaker, tmp_path: Path) -> None:
+    dataset = make_dataset()
+    assert config_of(dataset, tmp_path / "m", tmp_path, own={"elsewhere": 0.3}).own.score_at_least == "count"
+    with pytest.raises(ConfigError, match=r"own\.score_at_least"):
+        config_of(dataset, tmp_path / "m", tmp_path, own={"score_at_least": "tune"})
+
+
 @pytest.mark.parametrize(
     ("source", "phases"),
     [("tune", [("tune", 7)]), ("pseudo", [("pseudo", 7)]), ("pseudo_then_tune", [("pseudo", 4), ("tune", 3)])],
