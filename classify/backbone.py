@@ -100,8 +100,9 @@ def make_backbone(config: BackboneConfig) -> Any:
         backbone = timm.create_model(
             config.backbone, pretrained=config.pretrained, in_chans=config.input.channels, **options
         )
-    # timm has no error of its own: it refuses a setting by any of these, torch a weight of another shape by the last.
-    # What `_refusal` cannot lay to our settings is raised as it was.
+    # timm has no error of its own: it refuses a setting by any of these (a TypeError for an argument that a model does
+    # not take, a failed assert for a size), torch a weight of another shape by the last. What `_refusal` cannot lay to
+    # our settings is a bug, and is raised as it was.
     except (TypeError, NotImplementedError, AssertionError, RuntimeError) as error:
         refusal = _refusal(config, options, error)
         if refusal is None:

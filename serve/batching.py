@@ -104,7 +104,9 @@ class Batcher:
             found = batch[0].loaded.bundle.predict_prepared(
                 [job.prepared for job in batch], with_maps=any(job.with_maps for job in batch)
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the requests must hear of it and the thread must live
+        # This is the only thread that runs graphs. Were it to end by any error, every later request would wait for its
+        # time-out; so the requests of this pass are given the error, which is raised in them, and the thread goes on.
+        except Exception as error:  # noqa: BLE001 - handed to the requests that wait for it
             for job in batch:
                 job.future.set_exception(error)
             return

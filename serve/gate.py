@@ -69,8 +69,9 @@ class Gate:
                 await self._app(scope, receive, answer)
             else:
                 await refused(scope, refusal)(scope, receive, answer)
-        except Exception as error:  # noqa: BLE001 - the application has answered; what it raised is written down here
-            # The message of an error may quote what was sent, so that its kind and its place must do.
+        # The application has answered, and raises again for the server's log. uvicorn would log the whole traceback,
+        # whose message may quote what was sent: so it ends here, and is written down by its kind and its place alone.
+        except Exception as error:  # noqa: BLE001 - answered already, and logged below
             place = traceback.extract_tb(error.__traceback__)[-1]
             LOG.error("%s: %s at %s:%s", request_id, type(error).__name__, place.filename, place.lineno)
         reason = scope["state"].get("refused")

@@ -83,6 +83,7 @@ class Service:
         """Reads the bundle again; see `Engine.reload`."""
         try:
             changed = self.engine.reload()
+        # Whatever was wrong with the new bundle, it is counted as a refused reload and raised as it was.
         except Exception:
             self.metrics.reloads.labels("refused").inc()
             raise

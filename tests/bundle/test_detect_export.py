@@ -328,8 +328,10 @@ def test_a_form_to_ship_must_be_made(settings: dict[str, Any]) -> None:
         run(ExportConfig(**{**settings, "formats": ("openvino",), "ship": "openvino-int8"}))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_tensorrt_without_a_gpu_is_refused_before_any_work(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_tensorrt_without_a_gpu_is_refused_before_any_work(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"formats: tensorrt-fp16: expected an NVIDIA GPU on this machine"):
         run(ExportConfig(**{**settings, "out": tmp_path / "out", "formats": ("tensorrt-fp16",)}))
     assert not (tmp_path / "out").exists()

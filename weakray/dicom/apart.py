@@ -123,7 +123,9 @@ def answer() -> None:
                 content, index=header["index"], decoding_plugin="gdcm", pixel_vr="OW", **header["options"]
             )
             told, made = {"dtype": array.dtype.str, "shape": array.shape}, np.ascontiguousarray(array).tobytes()
-        except Exception as error:  # noqa: BLE001 - it goes to the caller, by kind alone
+        # The file is hostile until shown otherwise, and gdcm and numpy raise what they like on it. This process must
+        # live for the next film; the caller raises a DataError that names the kind, for a message may quote the header.
+        except Exception as error:  # noqa: BLE001 - sent to the caller, who raises
             told, made = {"error": type(error).__name__}, b""
         _send(sys.stdout.buffer, told, made)
 

@@ -63,7 +63,9 @@ def damage(name: str, what: str) -> Iterator[None]:
         raise
     except MemoryError:
         raise DataError(f"{name}: {what} does not fit into memory; store it smaller") from None
-    except Exception as error:  # noqa: BLE001 - on damaged bytes pydicom and the decoders raise nearly every kind there is
+    # pydicom and the decoders have no error of their own for damaged bytes: they raise whatever their code runs into.
+    # Nothing goes on here as if it were well: each becomes a DataError that names the kind and the file.
+    except Exception as error:  # noqa: BLE001 - raised again as a DataError
         raise _damaged(name, what, error) from None
     except BaseException as error:  # a panic of the RLE decoder, which is Rust, is no Exception
         if type(error).__name__ != "PanicException":
