@@ -59,8 +59,8 @@ def run(config: ExamplesConfig) -> ExamplesResult:
             {"finding": name, "xyxy_px": [round(float(at), 2) for at in box]}
             for name, box in zip(names, found.boxes_xyxy_px, strict=True)
         ]
-        title = ", ".join(dict.fromkeys(names)) or "No finding"
-        entries.append({"id": f"example-{number}", "title": title, "file": file, "boxes": boxes})
+        # The title is seen before the film: it must not tell what there is to find.
+        entries.append({"id": f"example-{number}", "title": f"Film {number}", "file": file, "boxes": boxes})
     write_json(stage.root / LISTING, {"examples": entries})
     result = ExamplesResult(examples=len(entries), boxes=sum(len(entry["boxes"]) for entry in entries))
     stage.finish(result.model_dump())

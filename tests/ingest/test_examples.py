@@ -67,7 +67,9 @@ def test_films_are_unlike_and_the_server_reads_them(data: Dataset, tmp_path: Pat
     # i3 shows both findings; then all are shown and the next round takes the best again: i0, then i2 for Nodule, i1
     assert (result.examples, result.boxes) == (4, 6)
     examples = load_examples(tmp_path / "out")
-    assert [example.entry.title for example in examples.values()] == ["Opacity, Nodule", "Opacity", "Nodule", "Opacity"]
+    shown = [list(dict.fromkeys(box.finding for box in example.boxes or ())) for example in examples.values()]
+    assert shown == [["Opacity", "Nodule"], ["Opacity"], ["Nodule"], ["Opacity"]]
+    assert [example.entry.title for example in examples.values()] == ["Film 1", "Film 2", "Film 3", "Film 4"]
     assert all(example.entry.truth for example in examples.values())
     first = examples["example-1"]
     assert first.content == (data.root / "patient-3.png").read_bytes()
@@ -85,7 +87,6 @@ def test_a_film_without_boxes_is_one_without_finding(data: Dataset, tmp_path: Pa
     run(ExamplesConfig(data=data.root, out=tmp_path / "out", count=20))
     examples = load_examples(tmp_path / "out")
     assert len(examples) == 5
-    assert examples["example-5"].entry.title == "No finding"
     assert examples["example-5"].boxes == ()
 
 
