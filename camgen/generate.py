@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TextIO
+from typing import Any, ClassVar, NamedTuple, TextIO, cast
 
 import numpy as np
 import torch
@@ -149,19 +150,31 @@ def _in_processes(config: GenerateConfig, key: str, batches: Sequence[Batch]) ->
     for worker in workers:
         worker.start()
     try:
-        while any(worker.is_alive() for worker in workers) and not any(worker.exitcode for worker in workers):
-            wait([worker.sentinel for worker in workers if worker.is_alive()])
-        broken = [(rank, worker.exitcode) for rank, worker in enumerate(workers) if worker.exitcode]
+        broken = _first_broken(workers)
     finally:
         for worker in workers:
             worker.terminate()  # those that ended are left as they are
             worker.join()
-    if broken:
-        rank, code = broken[0]
+    if broken is not None:
         raise RunError(
-            f"processes: number {rank} of {count}, counted from 0, ended with code {code}, as said above; run the same "
-            "again to go on where they stopped"
+            f"processes: number {broken} of {count}, counted from 0, ended with code {workers[broken].exitcode}, "
+            "as said above; run the same again to go on where they stopped"
         )
+
+
+def _first_broken(workers: Sequence[BaseProcess]) -> int | None:
+    """Waits until all have ended well, or until one has not: its rank, else None.
+
+    Each is waited for until its own sentinel says that it ended; one asked twice may end in between.
+    """
+    running = {worker.sentinel: rank for rank, worker in enumerate(workers)}
+    while running:
+        for sentinel in wait(list(running)):
+            rank = running.pop(cast("int", sentinel))
+            workers[rank].join()
+            if workers[rank].exitcode:
+                return rank
+    return None
 
 
 def _process(config: GenerateConfig, key: str, batches: Sequence[Batch], rank: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -138,6 +140,32 @@ def test_several_processes_make_the_same_bytes_and_share_what_a_killed_one_left(
     assert second == first.model_copy(update={"boxes": second.boxes})
     assert outputs(tmp_path / "two") == outputs(tmp_path / "one")
     assert not list((tmp_path / "two" / "checkpoints").iterdir())
+
+
+class EndsUnlooked:
+    """A process that has ended by the time anybody asks whether it lives for the second time."""
+
+    def __init__(self, exitcode: int) -> None:
+        self.sentinel, writing = os.pipe()
+        os.close(writing)  # ready to be read, as the sentinel of a process that ended is
+        self.exitcode = exitcode
+        self._asked = False
+
+    def is_alive(self) -> bool:
+        asked, self._asked = self._asked, True
+        return not asked
+
+    def join(self) -> None:
+        os.close(self.sentinel)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(("codes", "expected"), [((0, 0), None), ((0, -9), 1), ((0,), None)])
+def test_processes_that_end_between_two_looks_are_not_waited_for_without_end(
+    codes: Sequence[int], expected: int | None
+) -> None:
+    """Asked for the living and then for their sentinels, it waited for none of them, for ever."""
+    assert module._first_broken([cast("BaseProcess", EndsUnlooked(code)) for code in codes]) == expected
 
 
 @pytest.mark.soak
