@@ -186,7 +186,7 @@ def stretch(image: Image) -> Image:
     low, high = int(image.min()), int(image.max())
     if low == high or (low == 0 and high == 255):
         return image
-    return np.asarray(_ramp(low, high)[image], np.uint8)
+    return np.asarray(cv2.LUT(image, _ramp(low, high)), np.uint8)
 
 
 def _ramp(low: float, high: float, count: int = 256) -> Image:
@@ -214,7 +214,7 @@ def clahe(image: Image, clip_limit: float) -> Image:
 def stretch_contrast(image: Image) -> Image:
     """Stretches the 2nd…98th percentile of a grey image to 0…255, cutting what lies outside."""
     low, high = np.percentile(image, _CONTRAST_PERCENTILES)
-    return image if low == high else np.asarray(_ramp(low, high)[image], np.uint8)
+    return image if low == high else np.asarray(cv2.LUT(image, _ramp(low, high)), np.uint8)
 
 
 def planes(image: Image, mode: Mode) -> dict[str, Image]:
@@ -259,8 +259,11 @@ def letterbox(image: Image, size_px: int, mode: Mode = "grey") -> tuple[Image, P
 
 def prepare(image: Image, spec: InputSpec) -> tuple[Image, Placement]:
     """What a model sees of a decoded image: `(size, size)` or `(size, size, 3)` uint8, and where it went."""
-    image = to_channels(image, spec.channels if spec.mode == "grey" else 1)
-    return letterbox(stretch(image) if spec.minmax else image, spec.size_px, spec.mode)
+    if image.ndim == 3:
+        image = to_channels(image, spec.channels if spec.mode == "grey" else 1)
+    seen, placement = letterbox(stretch(image) if spec.minmax else image, spec.size_px, spec.mode)
+    # A grey film is repeated last: until then it is a third of the work, and each plane would go the same way.
+    return to_channels(seen, spec.channels), placement
 
 
 def to_batch(images: Sequence[Image]) -> npt.NDArray[np.float32]:

@@ -122,6 +122,16 @@ def test_planes_are_made_at_the_models_size_and_their_padding_is_black(mode: Mod
     assert placement == prepare(image, InputSpec(size_px=64))[1]
 
 
+@pytest.mark.parametrize("size_px", [96, 32])
+def test_a_grey_film_in_three_channels_is_seen_as_its_copy_in_colour(size_px: int) -> None:
+    grey, spec = film(77, 50), InputSpec(size_px=size_px, channels=3)
+    seen, placement = prepare(grey, spec)
+    of_colour, its_placement = prepare(np.repeat(grey[..., None], 3, axis=2), spec)
+    assert seen.shape == (size_px, size_px, 3)
+    assert np.array_equal(seen, of_colour)
+    assert placement == its_placement
+
+
 def test_min_max_comes_before_scaling() -> None:
     """One bright pixel of the film as stored sets the range, though nothing of it is left at the model's size."""
     image = np.full((64, 48), 100, np.uint8)
