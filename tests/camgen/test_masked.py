@@ -117,7 +117,11 @@ def test_ablation_at_the_head_equals_a_loop_over_channels_in_float64(n: int) -> 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("layer", ["stage2", "layer3.0.act1"])  # one that all goes through, and one that is passed by
 def test_ablation_behind_a_layer_equals_the_peers_where_it_is_right(layer: str, n: int) -> None:
+    """timm begins with the last norm of a block at 0: nothing would hang on what lies inside, nothing be compared."""
     model, images = Averaged("test_resnet", 8), images_of(n)
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.constant_(part.weight, 1.0)
     module = layer_module(model.backbone, layer)
     found = our_maps(model, images, ["ablationcam"], 8, layer)["ablationcam"]
     with torch.no_grad():
@@ -128,7 +132,7 @@ def test_ablation_behind_a_layer_equals_the_peers_where_it_is_right(layer: str, 
         for i in range(n):
             if logits[i, k] > 0:
                 assert off(found[i, k], theirs[i]) < 1e-3
-                compared += int(theirs[i].max() > 0)
+                compared += int(theirs[i].max() > 1e-3 * logits[i, k])  # far above rounding errors
     assert compared > 0
 
 
