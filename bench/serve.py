@@ -5,8 +5,11 @@ films as `ingest phantom` makes them. Rows:
 
 - `predict/N-images/vs-limit`: median time of decoding, preparing and the same graphs called in one process without
   HTTP, over that of a request, measured in turn.
-- `tail/70-percent/vs-limit`: 99th percentile over median of requests that come at random (Poisson) at 70 % of the
+- `tail/70-percent-even/vs-limit`: 99th percentile over median of requests that come evenly spaced, at 70 % of the
   requests a second that eight clients get; at most 3.
+- `tail/70-percent-random/vs-limit`: the same of requests that come at random (Poisson); at most 3.
+- `tail/70-percent-random/vs-queue`: that beside a queue on paper, with a server a core that takes exactly as long for
+  every request (M/D/c): what chance arrivals alone do to whoever answers in order. Above 1 is better than it.
 - `ready/process/vs-limit`: from starting the process to the first answer of `/readyz`; at most 3 s.
 - `memory/200-clients/vs-limit`: resident memory under 200 clients over that under 10; at most 1.15.
 
@@ -18,7 +21,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import heapq
 import itertools
+import os
 import random
 import re
 import statistics
@@ -26,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -45,6 +50,8 @@ from weakray.film import read_film
 from weakray.stack import silence
 
 BUNDLE = Path("runs/phantom/export/bundle/bundle")
+LOAD = 0.7  # of what it can
+TAIL = 3.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def main() -> None:
         rows = [_ready(given.bundle, work)]
         with _server(given.bundle) as (url, _):
             rows += [_predict(url, given.bundle, films, count, work) for count in (1, 4)]
-            rows.append(asyncio.run(_tail(url, films, work)))
+            rows += asyncio.run(_tails(url, films, work))
         rows.append(_memory(given.bundle, films, work))
     answer("serve", rows)
 
@@ -150,37 +157,68 @@ def _predict(url: str, bundle_folder: Path, films: Sequence[bytes], count: int, 
     return Row(name, own, limit, "ms", limit / own, min(ratios), max(ratios), len(ratios))
 
 
-async def _tail(url: str, films: Sequence[bytes], work: Work) -> Row:
+async def _tails(url: str, films: Sequence[bytes], work: Work) -> list[Row]:
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, limits=httpx.Limits()) as client:
-        times: list[float] = []
+        rate = LOAD * await _capacity(client, films, work.load_s / 3)
+        draw = random.Random(0)  # noqa: S311 - arrivals, not secrets
+        even = await _tail(client, films, work.load_s, lambda: 1 / rate)
+        at_random = await _tail(client, films, work.load_s, lambda: draw.expovariate(rate))
+    print(f"{rate:.1f} requests a second", file=sys.stderr)
+    queue = _queue_tail(len(os.sched_getaffinity(0)))
+    ratio = queue / at_random
+    return [
+        at_most("tail/70-percent-even", even, TAIL, "p99 over p50"),
+        at_most("tail/70-percent-random", at_random, TAIL, "p99 over p50"),
+        Row("tail/70-percent-random/vs-queue", at_random, queue, "p99 over p50", ratio, ratio, ratio, 1),
+    ]
 
-        async def ask(film: bytes) -> None:
-            start = time.perf_counter()
-            (await client.post("/v1/predict", files={"image": film})).raise_for_status()
-            times.append(time.perf_counter() - start)
 
-        until = time.perf_counter() + work.load_s / 3
+async def _asked(client: httpx.AsyncClient, film: bytes) -> float:
+    """Seconds that a request took."""
+    start = time.perf_counter()
+    (await client.post("/v1/predict", files={"image": film})).raise_for_status()
+    return time.perf_counter() - start
 
-        async def again_and_again(first: int) -> None:
-            for i in itertools.count(first):
-                if time.perf_counter() > until:
-                    return
-                await ask(films[i % len(films)])
 
-        start = time.perf_counter()
-        await asyncio.gather(*map(again_and_again, range(8)))
-        rate = 0.7 * len(times) / (time.perf_counter() - start)
-        times.clear()
-        draw, asked = random.Random(0), list[asyncio.Task[None]]()  # noqa: S311 - arrivals, not secrets
-        coming = time.perf_counter()
-        until = coming + work.load_s
-        while coming < until:
-            asked.append(asyncio.create_task(ask(films[len(asked) % len(films)])))
-            coming += draw.expovariate(rate)
-            await asyncio.sleep(max(0, coming - time.perf_counter()))
-        await asyncio.gather(*asked)
-    print(f"{rate:.1f} requests a second, median {1000 * statistics.median(times):.1f} ms", file=sys.stderr)
-    return at_most("tail/70-percent", float(np.percentile(times, 99)) / statistics.median(times), 3.0, "p99 over p50")
+async def _capacity(client: httpx.AsyncClient, films: Sequence[bytes], seconds: float) -> float:
+    """Requests a second of eight clients that go on without a pause."""
+    start = time.perf_counter()
+
+    async def again_and_again(first: int) -> int:
+        for i in itertools.count(first):
+            if time.perf_counter() > start + seconds:
+                return i - first
+            await _asked(client, films[i % len(films)])
+        raise AssertionError
+
+    answered = sum(await asyncio.gather(*map(again_and_again, range(8))))
+    return answered / (time.perf_counter() - start)
+
+
+async def _tail(
+    client: httpx.AsyncClient, films: Sequence[bytes], seconds: float, apart_s: Callable[[], float]
+) -> float:
+    """99th percentile over median of requests that do not wait for each other."""
+    asked = list[asyncio.Task[float]]()
+    coming = time.perf_counter()
+    until = coming + seconds
+    while coming < until:
+        asked.append(asyncio.create_task(_asked(client, films[len(asked) % len(films)])))
+        coming += apart_s()
+        await asyncio.sleep(max(0, coming - time.perf_counter()))
+    times = await asyncio.gather(*asked)
+    return float(np.percentile(times, 99)) / statistics.median(times)
+
+
+def _queue_tail(servers: int, arrivals: int = 200_000) -> float:
+    """99th percentile over median of the time in an M/D/c queue at the same load, by simulation."""
+    came = np.cumsum(np.random.default_rng(0).exponential(1 / (LOAD * servers), arrivals))
+    free, taken = [0.0] * servers, np.empty(arrivals)
+    for i, at in enumerate(came.tolist()):
+        ends = max(at, heapq.heappop(free)) + 1
+        heapq.heappush(free, ends)
+        taken[i] = ends - at
+    return float(np.percentile(taken, 99) / np.median(taken))
 
 
 def _memory(bundle: Path, films: Sequence[bytes], work: Work) -> Row:

@@ -23,7 +23,7 @@ class Loaded:
     """A bundle in memory.
 
     Attributes:
-        bundle: checked, loaded, and tried once with every output.
+        bundle: checked, loaded, and tried with every output.
         sha256: of its `bundle.json`.
     """
 
@@ -65,13 +65,15 @@ class Engine:
         path: bundle folder, or a link to one.
         threads: threads of one pass; None leaves the choice to the library that runs the graphs.
         library: which that is; auto: OpenVINO for what the bundle ships for it, else onnxruntime.
+        most: images of one pass at most. The largest pass is run once before the first request, so that its memory is
+            taken when the server starts and not when it is busy.
 
     Raises:
         BundleError: if the bundle is not whole or does not run.
     """
 
-    def __init__(self, path: Path, threads: int | None, library: Library = "auto") -> None:
-        self._path, self._threads, self._library = path, threads, library
+    def __init__(self, path: Path, threads: int | None, library: Library = "auto", most: int = 1) -> None:
+        self._path, self._threads, self._library, self._most = path, threads, library, most
         self._exchanging = threading.Lock()
         self.current = self._load()
 
@@ -97,5 +99,6 @@ class Engine:
         sha256 = sha256_file(folder / MANIFEST)
         if read(folder) != bundle.manifest:
             raise BundleError(f"{folder}: was exchanged while it was read; try again")
-        bundle.predict([np.zeros(_TRIAL_HW, np.uint8)], with_maps=True)
+        for images in sorted({1, self._most}):
+            bundle.predict([np.zeros(_TRIAL_HW, np.uint8)] * images, with_maps=True)
         return Loaded(bundle, sha256)

@@ -58,7 +58,7 @@ class Service:
         self.token = read_token(config)
         self.examples = load_examples(config.examples)
         self.page = load_page()
-        self.engine = Engine(config.bundle, config.threads, config.engine)
+        self.engine = Engine(config.bundle, config.threads, config.engine, config.load.batch_images)
         self.stopping = False
         self.metrics = Metrics(lambda: len(self.batcher), lambda: self.admission.requests)
         self.batcher = Batcher(config.load.batch_images, self.metrics.batch)
