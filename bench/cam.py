@@ -3,8 +3,9 @@
 `python -m bench.cam` takes both through the same weights, images and threads in one process, in turn, K = 14 findings,
 and prints medians. The peer is called once a finding, as its users do, and does the same work for each: one call is
 timed and counted K times; EigenCAM, which knows no findings, is counted once. Score-CAM and Ablation-CAM take a forward
-pass a channel: they are timed on one smaller image. `--quick` takes a tiny model and image: the same rows, figures
-without meaning.
+pass a channel: they are timed on one smaller image. It takes half an hour: with `--rows FILE` each row is kept there
+when it is measured, and found there when the bench is run again. `--quick` takes a tiny model and image: the same rows,
+figures without meaning.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from bench.printing import Row, answer
+from bench.printing import KeptRows, Row, answer
 from camgen.layers import LAST, layer_module
 from camgen.maps import MapName, raw_maps
 from camgen.methods.masked import MaskedPasses
@@ -98,14 +100,17 @@ def main() -> None:
     """Runs and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tiny model and image: shape of the rows only")
-    scale = QUICK if parser.parse_args().quick else FULL
+    parser.add_argument("--rows", type=Path, help="file that keeps each row when it is measured")
+    given = parser.parse_args()
+    scale = QUICK if given.quick else FULL
     silence()
+    kept = KeptRows(given.rows)
     with contextlib.redirect_stdout(sys.stderr):
-        rows = [row for backbone in scale.backbones for row in _backbone_rows(backbone, scale)]
-    answer("cam", rows)
+        rows = [row for backbone in scale.backbones for row in _backbone_rows(backbone, scale, kept)]
+    answer("cam", rows, kept.commits)
 
 
-def _backbone_rows(backbone: str, scale: Scale) -> list[Row]:
+def _backbone_rows(backbone: str, scale: Scale, kept: KeptRows) -> list[Row]:
     rows: list[Row] = []
     images = torch.rand(BATCH, 1, scale.size_px, scale.size_px, generator=torch.Generator().manual_seed(0))
     images = images.contiguous(memory_format=torch.channels_last)
@@ -114,18 +119,20 @@ def _backbone_rows(backbone: str, scale: Scale) -> list[Row]:
         for method, kind in PEERS.items():
             ours, peer = _ours(model, images, method), _peer(model, images, kind)
             case = f"{method}/{backbone}/{head}"
-            rows.append(_against(f"{case}/vs-pytorch-grad-cam", ours, peer, scale.runs, BATCH, peer_times=FINDINGS))
-            rows.append(_against(f"{case}/vs-limit", ours, _bare(model, images), scale.runs, BATCH))
+            rows.append(
+                _against(kept, f"{case}/vs-pytorch-grad-cam", ours, peer, scale.runs, BATCH, peer_times=FINDINGS)
+            )
+            rows.append(_against(kept, f"{case}/vs-limit", ours, _bare(model, images), scale.runs, BATCH))
     ours, peer = _ours(gap, images, "layercam", "stage3"), _peer(gap, images, "LayerCAM", "stage3")
     case = f"layercam@stage3/{backbone}/gap/vs-pytorch-grad-cam"
-    rows.append(_against(case, ours, peer, scale.runs, BATCH, peer_times=FINDINGS))
+    rows.append(_against(kept, case, ours, peer, scale.runs, BATCH, peer_times=FINDINGS))
     ours, peer = _ours(gap, images, "eigencam"), _peer(gap, images, "EigenCAM")
-    rows.append(_against(f"eigencam/{backbone}/gap/vs-pytorch-grad-cam", ours, peer, scale.runs, BATCH))
+    rows.append(_against(kept, f"eigencam/{backbone}/gap/vs-pytorch-grad-cam", ours, peer, scale.runs, BATCH))
     smaller = images[..., : scale.masked_size_px, : scale.masked_size_px].contiguous(memory_format=torch.channels_last)
-    return [*rows, *_masked_rows(backbone, gap, smaller, scale.masked_runs)]
+    return [*rows, *_masked_rows(backbone, gap, smaller, scale.masked_runs, kept)]
 
 
-def _masked_rows(backbone: str, model: Model, images: Tensor, runs: int) -> list[Row]:
+def _masked_rows(backbone: str, model: Model, images: Tensor, runs: int, kept: KeptRows) -> list[Row]:
     """Score-CAM and Ablation-CAM, on one image."""
     one, rows = images[:1], []
     kinds = [("scorecam", MaskedPasses())]
@@ -137,13 +144,15 @@ def _masked_rows(backbone: str, model: Model, images: Tensor, runs: int) -> list
     for case, passes in kinds:
         ours = _ours(model, one, "scorecam", passes=passes)
         peer = _peer(model, one, "ScoreCAM")
-        rows.append(_against(f"{case}/{backbone}/gap/vs-pytorch-grad-cam", ours, peer, runs, 1, peer_times=FINDINGS))
+        rows.append(
+            _against(kept, f"{case}/{backbone}/gap/vs-pytorch-grad-cam", ours, peer, runs, 1, peer_times=FINDINGS)
+        )
         if not passes.bf16:
             bare = _bare(model, images)
-            rows.append(_against(f"{case}/{backbone}/gap/vs-limit", ours, bare, runs, masks, peer_images=BATCH))
+            rows.append(_against(kept, f"{case}/{backbone}/gap/vs-limit", ours, bare, runs, masks, peer_images=BATCH))
     ours, peer = _ours(model, one, "ablationcam"), _peer(model, one, "AblationCAM")
     case = f"ablationcam/{backbone}/gap/vs-pytorch-grad-cam"
-    return [*rows, _against(case, ours, peer, runs, 1, peer_times=FINDINGS)]
+    return [*rows, _against(kept, case, ours, peer, runs, 1, peer_times=FINDINGS)]
 
 
 def _ours(
@@ -180,6 +189,7 @@ def _peer(model: Model, images: Tensor, kind: str, layer: str | None = None) -> 
 
 
 def _against(
+    kept: KeptRows,
     case: str,
     ours: Callable[[], object],
     peer: Callable[[], object],
@@ -192,6 +202,7 @@ def _against(
     """Images a second of both, in turn, after one unmeasured run of ours.
 
     Args:
+        kept: where the row is found if it was measured before.
         case: of the row.
         ours: what is measured.
         peer: what it is measured against.
@@ -200,16 +211,20 @@ def _against(
         peer_images: that a run of the peer's takes; None: as many.
         peer_times: how often the peer's run would be needed for the same work.
     """
-    ours()
-    mine, theirs = [], []
-    for _ in range(runs):
-        mine.append(images / _seconds(ours))
-        theirs.append((peer_images or images) / (_seconds(peer) * peer_times))
-    ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
-    figures = (statistics.median(mine), statistics.median(theirs))
-    row = Row(case, *figures, "images/s", statistics.median(ratios), min(ratios), max(ratios), runs)
-    print(row, file=sys.stderr)
-    return row
+
+    def measure() -> Row:
+        ours()
+        mine, theirs = [], []
+        for _ in range(runs):
+            mine.append(images / _seconds(ours))
+            theirs.append((peer_images or images) / (_seconds(peer) * peer_times))
+        ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
+        figures = (statistics.median(mine), statistics.median(theirs))
+        row = Row(case, *figures, "images/s", statistics.median(ratios), min(ratios), max(ratios), runs)
+        print(row, file=sys.stderr)
+        return row
+
+    return kept.get(case, measure)
 
 
 def _seconds(work: Callable[[], object]) -> float:

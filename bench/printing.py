@@ -6,8 +6,9 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from weakray.runs import commit
 
@@ -57,7 +58,38 @@ def side_by_side(case: str, ours: Sequence[float], peers: Sequence[float], unit:
     return Row(case, mine, other, unit, mine / other, min(ratios), max(ratios), len(ratios))
 
 
-def answer(bench: str, rows: Sequence[Row]) -> None:
-    """Prints the JSON object."""
+class KeptRows:
+    """Rows by case; with a file, each is kept there when it is measured and found there when the bench runs again.
+
+    Args:
+        path: the file, a JSON object a line; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = [] if path is None or not path.is_file() else path.read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        self._rows = {each["row"]["case"]: Row(**each["row"]) for each in found}
+        self._commits = {each["commit"] for each in found}
+
+    def get(self, case: str, measure: Callable[[], Row]) -> Row:
+        """The row of a case, measured unless it was kept."""
+        if case not in self._rows:
+            row = self._rows[case] = measure()
+            self._commits.add(commit())
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"commit": commit(), "row": asdict(row)}) + "\n")
+        return self._rows[case]
+
+    @property
+    def commits(self) -> str:
+        """Of the code that the rows were measured with."""
+        return " ".join(sorted(self._commits))
+
+
+def answer(bench: str, rows: Sequence[Row], commits: str | None = None) -> None:
+    """Prints the JSON object; `commits` where the rows are not all of the code that stands here."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    print(json.dumps({"bench": bench, "commit": commit(), "machine": machine, "rows": [asdict(row) for row in rows]}))
+    told = {"bench": bench, "commit": commits or commit(), "machine": machine, "rows": [asdict(row) for row in rows]}
+    print(json.dumps(told))
