@@ -76,8 +76,24 @@ def macro_intervals(matches: Matches, drawn: PatientDraws) -> dict[Metric, Inter
     Raises:
         DataError: if no finding has a true box.
     """
-    whole, values = _macro_draws(matches, drawn)
+    whole, values = macro_draws(matches, drawn)
     return {metric: interval_of(whole[metric], values[metric]) for metric in METRICS}
+
+
+def macro_draws(matches: Matches, drawn: PatientDraws) -> tuple[dict[Metric, float], dict[Metric, Float64Array]]:
+    """Macro AP at each metric, on the images as they are, and on every draw `(n_draws,)`: NaN where it has no true box.
+
+    Raises:
+        DataError: if no finding has a true box.
+    """
+    if not matches.positives.any():
+        raise DataError("expected a true box of at least one finding on the images scored, got none")
+    whole = matches.average_precision()[None]
+    chunks = np.concatenate([matches.average_precisions(weights) for weights in drawn.chunks()])
+    return (
+        {metric: float(_macro(of_metric(matches, whole, metric)[..., None])[0, 0]) for metric in METRICS},
+        {metric: _macro(of_metric(matches, chunks, metric)[..., None])[:, 0] for metric in METRICS},
+    )
 
 
 def compare_boxes(
@@ -91,7 +107,7 @@ def compare_boxes(
     same = first.image_ids == second.image_ids and len(first.classes) == len(second.classes)
     if not same or any((a.positives != b.positives).any() for a, b in zip(first.classes, second.classes, strict=True)):
         raise DataError("a paired comparison: expected both sources matched with the same truth, got different ones")
-    (first_whole, first_values), (second_whole, second_values) = (_macro_draws(m, drawn) for m in (first, second))
+    (first_whole, first_values), (second_whole, second_values) = (macro_draws(m, drawn) for m in (first, second))
     return comparison_of(first_whole[metric], first_values[metric], second_whole[metric], second_values[metric], kind)
 
 
@@ -129,17 +145,6 @@ def of_metric(matches: Matches, precision: Float64Array, metric: Metric) -> Floa
     """A metric `(..., n_classes)` from average precision `(..., n_classes, n_iou)`."""
     ious = {"ap30": (0.3,), "ap50": (0.5,), "map": COCO_IOUS}[metric]
     return np.asarray(precision[..., matches.columns(ious)].mean(axis=-1))
-
-
-def _macro_draws(matches: Matches, drawn: PatientDraws) -> tuple[dict[Metric, float], dict[Metric, Float64Array]]:
-    if not matches.positives.any():
-        raise DataError("expected a true box of at least one finding on the images scored, got none")
-    whole = matches.average_precision()[None]
-    chunks = np.concatenate([matches.average_precisions(weights) for weights in drawn.chunks()])
-    return (
-        {metric: float(_macro(of_metric(matches, whole, metric)[..., None])[0, 0]) for metric in METRICS},
-        {metric: _macro(of_metric(matches, chunks, metric)[..., None])[:, 0] for metric in METRICS},
-    )
 
 
 def _macro(precision: Float64Array) -> Float64Array:
