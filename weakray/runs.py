@@ -102,9 +102,7 @@ def open_run(root: Path, config: StrictModel, inputs: Mapping[str, str]) -> RunF
     Raises:
         RunError: if the folder holds files and no `stage.json`: it is not ours to empty.
     """
-    plain = to_plain(config)
-    hashed = {name: value for name, value in plain.items() if name not in getattr(config, "unhashed", ())}
-    key = sha256_json({"config": hashed, "inputs": dict(inputs)})
+    plain, key = to_plain(config), _key(config, inputs)
     stamp = root / "stage.json"
     if not stamp.is_file():
         if root.is_dir() and any(root.iterdir()):
@@ -117,6 +115,21 @@ def open_run(root: Path, config: StrictModel, inputs: Mapping[str, str]) -> RunF
         write_yaml(root / "config.yaml", plain)
         write_json(root / "environment.json", environment())
     return RunFolder(root, key)
+
+
+def finished_inputs(root: Path, config: StrictModel) -> dict[str, str] | None:
+    """Name → hash of what a finished stage read, if its settings were these; else None. Changes nothing."""
+    stamp, done = root / "stage.json", root / "done.json"
+    if not (stamp.is_file() and done.is_file()):
+        return None
+    made = read_json(stamp)
+    inputs: dict[str, str] = made["inputs"]
+    return inputs if made["key"] == read_json(done)["key"] == _key(config, inputs) else None
+
+
+def _key(config: StrictModel, inputs: Mapping[str, str]) -> str:
+    hashed = {name: value for name, value in to_plain(config).items() if name not in getattr(config, "unhashed", ())}
+    return sha256_json({"config": hashed, "inputs": dict(inputs)})
 
 
 def commit() -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from weakray.config import StrictModel
 from weakray.errors import RunError
-from weakray.runs import open_run
+from weakray.runs import finished_inputs, open_run
 
 
 class StageConfig(StrictModel):
@@ -24,6 +24,17 @@ def test_finished_stage_is_known_by_config_and_inputs(tmp_path: Path) -> None:
     assert open_run(root, StageConfig(data=Path("moved")), {"dataset": "aa"}).finished() == {"score": 0.5}
     assert open_run(root, StageConfig(), {"dataset": "bb"}).finished() is None
     assert not (root / "done.json").exists()
+
+
+def test_what_a_finished_stage_read_is_told_only_under_its_settings(tmp_path: Path) -> None:
+    root = tmp_path / "stage"
+    assert finished_inputs(root, StageConfig()) is None
+    run = open_run(root, StageConfig(), {"dataset": "aa"})
+    assert finished_inputs(root, StageConfig()) is None  # begun, not finished
+    run.finish({})
+    assert finished_inputs(root, StageConfig(data=Path("moved"))) == {"dataset": "aa"}
+    assert finished_inputs(root, StageConfig(epochs=2)) is None
+    assert (root / "done.json").is_file()
 
 
 def test_interrupted_stage_keeps_its_files_and_a_changed_one_does_not(tmp_path: Path) -> None:
