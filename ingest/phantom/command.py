@@ -62,7 +62,7 @@ class PhantomConfig(StrictModel):
     short_side_px: tuple[int, int] = Field((192, 256), description="smallest and largest short side of a film")
     train: int = Field(2000, ge=1, description="train images: noisy labels, boxes for the ceiling only")
     val: int = Field(400, ge=1, description="val images: true labels, no boxes")
-    tune: int = Field(100, ge=1, description="annotated images to choose and calibrate on")
+    tune: int = Field(100, ge=0, description="annotated images to choose and calibrate on; 0: none")
     test: int = Field(1000, ge=1, description="annotated images to score on")
     noise: LabelNoise = LabelNoise()
     reports: tuple[ReportLanguage, ...] = Field(

@@ -45,6 +45,14 @@ def test_a_split_does_not_depend_on_the_sizes_of_the_others(small: Dataset, tmp_
         assert other.path_of(image_id).read_bytes() == small.path_of(image_id).read_bytes()
 
 
+def test_a_set_may_have_no_annotated_image_to_choose_on(small: Dataset, tmp_path: Path) -> None:
+    bare = made(tmp_path, tune=0)
+    assert bare.ids_of("tune") == []
+    assert "tune: no image at all" in bare.info["warnings"]
+    assert set(bare.truth.boxes) == set(small.ids_of("test"))
+    assert bare.truth_of("tune").annotated == frozenset()
+
+
 def test_only_train_labels_err(small: Dataset, tmp_path: Path) -> None:
     rates = dict.fromkeys(LabelNoise.model_fields, 0.0)
     honest = made(tmp_path, noise={**rates, "uncertain_positive_rate": 1.0})
