@@ -2,7 +2,8 @@
 
 Maps and probabilities of the tune images are computed once; then every finding tries members x method and layer x
 location prior x threshold x number of boxes x calibration strength, and a gate for what won. Prior and calibration of
-an image are fitted without its patient's fold. Never reads the boxes of test or train.
+an image are fitted without its patient's fold. Never reads the boxes of test or train. Without annotated images there
+is nothing to choose by: `defaults` then writes the recipe of `camgen.default_recipe`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from camgen.calibration import STRENGTHS, fit, matched_pairs
 from camgen.candidates import Cutter, Option
 from camgen.components import Components
+from camgen.default_recipe import default_maps, default_recipe
 from camgen.mapper import Making, map_dataset
 from camgen.maps import UNIT_RANGE, Engine, MapName, MapSet
 from camgen.methods.masked import MaskedPasses
@@ -87,6 +89,11 @@ class SearchConfig(StrictModel):
     min_area: float = Field(0.0005, ge=0, lt=1, description="smallest component, as a fraction of the image")
     centre_maps: bool = Field(True, description="measure where the cells of maps look, and move the maps there")
     rivals: bool = Field(True, description="fit the rivals' recipes too")
+    defaults: bool = Field(
+        False,
+        description="look at no box, for a dataset without annotated images: write a recipe of published defaults "
+        "(mean PCAM map, one cut, gates at the ensemble's decision thresholds); nothing is searched, no rival fitted",
+    )
     map_batch: int = Field(16, ge=1, description="images a forward pass")
     device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
     workers: int = Field(2, ge=1, description="threads that decode images")
@@ -105,15 +112,21 @@ class SearchResult(StrictModel):
 
     recipe: Path
     recipe_sha256: str
-    tune_images: int
-    tune_boxes: int
-    ap50: float | None  # mean over findings with boxes, cross-validated on tune
-    ap50_uncalibrated: float | None
-    calibrated_findings: int
+    tune_images: int = 0
+    tune_boxes: int = 0
+    ap50: float | None = None  # mean over findings with boxes, cross-validated on tune
+    ap50_uncalibrated: float | None = None
+    calibrated_findings: int = 0
 
 
 def run(config: SearchConfig) -> SearchResult:
-    """Fits and writes `recipe.yaml`, the rivals' recipes, and what was tried: `search.json`, `search.md` to read."""
+    """Fits and writes `recipe.yaml`, the rivals' recipes, and what was tried: `search.json`, `search.md` to read.
+
+    With `defaults`, `recipe.yaml` alone.
+
+    Raises:
+        DataError: if there is no annotated tune image to choose by, and `defaults` is not set.
+    """
     dataset = Dataset.load(config.data)
     ensemble = Ensemble.load(config.ensemble)
     check_findings(dataset, ensemble.taxonomy)
@@ -121,8 +134,15 @@ def run(config: SearchConfig) -> SearchResult:
     done = folder.finished()
     if done is not None:
         return SearchResult.model_validate({**done, "recipe": config.out / "recipe.yaml"})  # it may have been moved
-    truth, image_ids = tune_images(dataset)
     ensemble.to(torch_device(config.device))
+    if config.defaults:
+        offsets = measure_all(ensemble, default_maps(ensemble)) if config.centre_maps else {}
+        plain = default_recipe(ensemble, offsets, config.resolution, config.min_area)
+        plain.save(folder.root / "recipe.yaml")
+        result = SearchResult(recipe=config.out / "recipe.yaml", recipe_sha256=plain.sha256)
+        folder.finish(result.model_dump(mode="json"))
+        return result
+    truth, image_ids = tune_images(dataset)
     maps = tune_maps(config, ensemble, dataset, image_ids)
     findings = tune_findings(dataset, truth, image_ids, config.folds, config.seed)
     recipe, tried = search(config, ensemble.sha256, dataset.taxonomy.names, maps, findings)
@@ -162,7 +182,10 @@ def tune_images(dataset: Dataset) -> tuple[BoxTruth, list[str]]:
     annotated = set(truth.image_ids)
     image_ids = [image_id for image_id in dataset.ids_of("tune") if image_id in annotated]
     if not image_ids:
-        raise DataError(f"{dataset.root}: expected annotated tune images, found none; ingest with a tune part")
+        raise DataError(
+            f"{dataset.root}: expected annotated tune images, found none; ingest with a tune part, or set "
+            "defaults: true for a recipe that is fitted to no box"
+        )
     return truth, image_ids
 
 
