@@ -21,11 +21,11 @@ class CourseConfig(StrictModel):
     rounds: int = Field(
         0,
         ge=0,
-        description="rounds after the first: the detector makes boxes anew, learns from them, then from tune's true "
-        "boxes again; all rounds share the steps evenly",
+        description="rounds after the first: the detector makes boxes anew, learns from them, then, where the source "
+        "has them, from tune's true boxes again; all rounds share the steps evenly",
     )
     tune_share: float = Field(
-        0.4, gt=0, lt=1, description="share of a round's steps spent on tune boxes alone, where it has others too"
+        0.4, ge=0, lt=1, description="share of a round's steps spent on tune boxes alone, where it has others too"
     )
     tune_lr_factor: float = Field(0.5, gt=0, le=1, description="factor on the learning rate in those steps")
     tune_mixed: float = Field(
@@ -61,11 +61,11 @@ def course(source: Source, steps: int, config: CourseConfig) -> list[Stretch]:
     """The stretches of a training; their steps add up to `steps`.
 
     Args:
-        source: boxes of the first round; `pseudo` and `ceiling` have no other.
+        source: boxes of the first round; `ceiling` has no other, `pseudo` never those of tune.
         steps: in all.
         config: rounds, and the shares of tune's boxes.
     """
-    if source in {"pseudo", "ceiling"}:
+    if source == "ceiling":
         return [Stretch(source, steps, 1.0)]
     rounds = config.rounds + 1
     stretches = []
@@ -74,9 +74,10 @@ def course(source: Source, steps: int, config: CourseConfig) -> list[Stretch]:
         if number == 0 and source == "tune":
             stretches.append(Stretch("tune", of_round, 1.0))
             continue
-        tune = round(of_round * config.tune_share)
+        tune = 0 if source == "pseudo" else round(of_round * config.tune_share)
         stretches.append(Stretch(f"{_OWN}{number}" if number else "pseudo", of_round - tune, 1.0))
-        stretches.append(Stretch("tune", tune, config.tune_lr_factor))
+        if source != "pseudo":  # a stretch of no step is kept: its images may be wanted for `tune_mixed`
+            stretches.append(Stretch("tune", tune, config.tune_lr_factor))
     return stretches
 
 

@@ -82,8 +82,8 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     Raises:
         ConfigError: if settings contradict each other.
     """
-    for name in ("rounds", "tune_mixed"):
-        if getattr(config.course, name) and config.source in {"pseudo", "ceiling"}:
+    for name, sources in (("rounds", {"ceiling"}), ("tune_mixed", {"pseudo", "ceiling"})):
+        if getattr(config.course, name) and config.source in sources:
             raise ConfigError(
                 f"course.{name}: of no use to source={config.source}; leave it out, or choose pseudo_then_tune or tune"
             )

@@ -25,6 +25,7 @@ def example(name: str, *classes: int) -> Example:
         ("tune", 0, [("tune", 11, 1.0)]),
         ("pseudo_then_tune", 0, [("pseudo", 8, 1.0), ("tune", 3, 0.5)]),
         ("pseudo_then_tune", 1, [("pseudo", 3, 1.0), ("tune", 2, 0.5), ("own_1", 4, 1.0), ("tune", 2, 0.5)]),
+        ("pseudo", 1, [("pseudo", 5, 1.0), ("own_1", 6, 1.0)]),
         ("tune", 2, [("tune", 3, 1.0), ("own_1", 3, 1.0), ("tune", 1, 0.5), ("own_2", 3, 1.0), ("tune", 1, 0.5)]),
     ],
 )
@@ -33,6 +34,11 @@ def test_stretches_by_hand(source: Source, rounds: int, expected: list[tuple[str
     assert [tuple(stretch) for stretch in made] == expected
     assert [stretch.own for stretch in made] == [name.startswith("own_") for name, _, _ in expected]
     assert [stretch.true for stretch in made] == [name in {"tune", "ceiling"} for name, _, _ in expected]
+
+
+def test_no_step_on_tune_alone_keeps_its_images_at_hand() -> None:
+    made = course("pseudo_then_tune", 11, CourseConfig(tune_share=0))
+    assert [tuple(stretch) for stretch in made] == [("pseudo", 11, 1.0), ("tune", 0, 0.5)]
 
 
 def test_tune_is_a_share_of_what_is_shown() -> None:

@@ -121,6 +121,27 @@ def test_rounds_learn_from_boxes_of_their_own(
     assert own.vetoed > 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "phases"),
+    [
+        ({"source": "pseudo", "course": {"rounds": 1}}, [("pseudo", 2), ("own_1", 3)]),
+        ({"source": "pseudo_then_tune", "course": {"tune_share": 0, "tune_mixed": 0.4}}, [("pseudo", 5)]),
+    ],
+)
+def test_no_step_need_be_spent_on_tune_boxes_alone(
+    pseudo_boxes: tuple[Dataset, Path],
+    tiny_architecture: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    phases: list[tuple[str, int]],
+) -> None:
+    dataset, boxes = pseudo_boxes
+    train(config_of(dataset, tmp_path / "m", tiny_architecture, **settings, boxes=boxes, steps=5, log_every_steps=1))
+    rows = [json.loads(line) for line in (tmp_path / "m" / "metrics.jsonl").read_text().splitlines()]
+    seen = [row["boxes"] for row in rows]
+    assert [(name, seen.count(name)) for name in dict.fromkeys(seen)] == phases
+
+
 def test_no_cut_off_is_chosen_on_boxes_that_were_learnt(make_dataset: DatasetMaker, tmp_path: Path) -> None:
     dataset = make_dataset()
     assert config_of(dataset, tmp_path / "m", tmp_path, own={"elsewhere": 0.3}).own.score_at_least == "count"
@@ -290,6 +311,11 @@ def test_weights_of_the_user_are_the_start(tiny_architecture: Path, tmp_path: Pa
         ({"source": "pseudo"}, "boxes: required for source=pseudo; give the boxes.json"),
         ({"source": "tune", "boxes": "boxes.json"}, "boxes: of no use to source=tune; leave it out"),
         ({"source": "pseudo", "boxes": "gone.json"}, "boxes: expected a file, found none at gone.json"),
+        ({"course": {"rounds": 1}}, "course.rounds: of no use to source=ceiling; leave it out"),
+        (
+            {"source": "pseudo", "boxes": "boxes.json", "course": {"tune_mixed": 0.2}},
+            "course.tune_mixed: of no use to source=pseudo; leave it out, or choose pseudo_then_tune or tune",
+        ),
         (
             {"checkpoint_every_steps": 3},
             "checkpoint_every_steps: expected a multiple of log_every_steps \\(2\\), got 3",
