@@ -25,7 +25,8 @@ import numpy.typing as npt
 from pydantic import Field
 from tqdm import tqdm
 
-from bench.printing import Row, answer
+from bench.detector_cells import run_all, up_to_ensemble
+from bench.printing import Row, answer, paired
 from camgen.mapper import map_dataset
 from camgen.maps import MapSet
 from camgen.recipe import Recipe
@@ -44,7 +45,7 @@ from weakray.config import StrictModel, load, to_plain, validate
 from weakray.dataset import Dataset
 from weakray.detections import Detections
 from weakray.files import read_json, read_yaml, replacing, write_json, write_yaml
-from weakray.pipeline import PipelineConfig, plan
+from weakray.pipeline import PipelineConfig
 from weakray.runs import RunFolder, open_run
 from weakray.stack import silence
 
@@ -115,9 +116,7 @@ def main() -> None:
 
 def _made(config: PipelineConfig) -> None:
     """As much of a run as is looked at here: dataset and classifiers."""
-    for number, stage in enumerate(plan(config), 1):
-        if stage.name.startswith(("ingest", "classify.member", "classify.ensemble")):
-            stage.run(number)
+    run_all(up_to_ensemble(config))
     write_yaml(config.root / "config.yaml", to_plain(config))
 
 
@@ -278,11 +277,8 @@ def _scored(config: AblationConfig, folder: RunFolder, dataset: Dataset, matches
             table[name][f"{metric}_gain"] = gain.interval.to_dict() | {"tie": gain.tie}
             ratio = compare_boxes(full, own, drawn, metric, "ratio").interval
             ours, peer = table[FULL][metric]["value"], table[name][metric]["value"]
-            ends = ratio.value, ratio.low, ratio.high
-            if not np.isfinite(ends).all():  # nothing is found without it
-                ends = (ours / max(peer, 1e-9),) * 3
             case = f"ablation/full/{metric}/vs-{name if name in RIVALS else f'without-{name}'}"
-            rows.append(Row(case, ours, peer, f"{metric.upper()} on test", *ends, config.draws))
+            rows.append(paired(case, ours, peer, f"{metric.upper()} on test", ratio, config.draws))
     write_json(folder.root / "ablation.json", {"recipes": table, "images": len(full.image_ids), "draws": config.draws})
     return rows
 

@@ -15,13 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.detector_cells import detector_stages, run_all, score, with_annotated
 from bench.printing import Row, answer, at_least, at_most
-from detect import predict as detect_predict
-from detect import train as detect_train
-from eval import boxes as eval_boxes
-from ingest.phantom import command as phantom
 from ingest.phantom.simulate import simulate_patient
-from weakray.config import load, validate
+from weakray.config import load
+from weakray.dataset import Dataset
 from weakray.files import read_json
 from weakray.pipeline import PipelineConfig
 from weakray.pipeline import run as run_pipeline
@@ -48,17 +46,11 @@ def main() -> None:
 
 def _few_shot(config: PipelineConfig) -> float:
     """AP50 on test of a detector trained on the boxes of `FEW` images, for as many steps as the others."""
-    settings = {name: value for name, value in config.ingest.items() if name != "source"}
     root = config.root / f"few_shot_{FEW}"
-    if not (root / "dataset" / "dataset.json").is_file():
-        # The splits of a phantom do not depend on each other's sizes: this tune is the first part of the other's.
-        phantom.run(validate(phantom.PhantomConfig, {**settings, "tune": FEW, "out": root / "dataset"}))
-    given = {**config.detect.train, "data": root / "dataset", "out": root / "detector", "source": "tune"}
-    detect_train.run(validate(detect_train.DetectTrainConfig, given))
-    found = {"data": root / "dataset", "detector": root / "detector", "out": root / "boxes", **config.detect.predict}
-    detect_predict.run(validate(detect_predict.DetectPredictConfig, found))
-    scored = {"data": root / "dataset", "boxes": root / "boxes" / "boxes.json", "draws": 1}
-    return eval_boxes.run(validate(eval_boxes.BoxesConfig, scored)).ap50["value"]
+    films = with_annotated(config, FEW, root)
+    stages = detector_stages(config, root / "dataset", root / "detector", {"source": "tune"})
+    run_all([films, *stages])
+    return score(stages[-1].folder / "boxes.json", Dataset.load(root / "dataset"), draws=1, seed=0).ap50
 
 
 def _aims(summary: dict[str, Any], few: float) -> list[Row]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from eval.intervals import Interval
 from weakray.runs import commit
 
 
@@ -86,6 +88,28 @@ class KeptRows:
     def commits(self) -> str:
         """Of the code that the rows were measured with."""
         return " ".join(sorted(self._commits))
+
+
+def paired(case: str, ours: float, peer: float, unit: str, ratio: Interval, runs: int) -> Row:
+    """Figures of the same images; their ratio with its interval, which is undefined where the peer's figure is 0."""
+    ends = ratio.value, ratio.low, ratio.high
+    if not all(map(math.isfinite, ends)):
+        ends = (ours / max(peer, 1e-9),) * 3
+    return Row(case, ours, peer, unit, *ends, runs)
+
+
+def plain(interval: Interval) -> dict[str, float] | None:
+    """As JSON holds it; None where it is undefined."""
+    finite = all(map(math.isfinite, (interval.value, interval.low, interval.high)))
+    return interval.to_dict() if finite else None
+
+
+def shown(interval: Mapping[str, float] | None, *, sign: bool = False) -> str:
+    """A figure with its interval, in a table; a dash where it is undefined."""
+    if interval is None:
+        return "–"
+    value, low, high = (f"{interval[end]:{'+' if sign else ''}.3f}" for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def answer(bench: str, rows: Sequence[Row], commits: str | None = None) -> None:
