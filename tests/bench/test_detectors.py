@@ -1,0 +1,127 @@
+"""The table of detectors: what each learns from, what is taken from the run, and all of it on a handful of films."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.detector_cells import Scored
+from bench.detectors import as_markdown, quick, rows_of, run, settings_of, told
+from eval.box_errors import ERROR_TYPES
+from weakray.errors import RunError
+from weakray.files import read_json, write_yaml
+
+NAMES = [
+    *("pseudo", "pseudo_weights", "pseudo_weights_rounds", "few_shot", "few_shot_rounds", "mixed", "curriculum"),
+    *("curriculum_rounds", "supervised"),
+]
+
+
+def test_each_detector_differs_in_what_it_is_named_after() -> None:
+    weak = {
+        "source": "pseudo_then_tune",
+        "pseudo": {"unplaced": 0.1},
+        "own": {"elsewhere": 0.5},
+        "course": {"rounds": 3, "tune_share": 0.5},
+    }
+    made = settings_of(weak)
+    assert list(made) == NAMES
+    belief = {"pseudo": {"unplaced": 0.1}, "own": {"elsewhere": 0.5}}
+    assert made["pseudo"] == {"source": "pseudo", **belief}
+    weighted = {"unplaced": 0.1, "weights": "score"}
+    assert made["pseudo_weights"] == {**made["pseudo"], "pseudo": weighted}
+    assert made["pseudo_weights_rounds"] == {
+        "source": "pseudo",
+        "pseudo": weighted,
+        "own": {"elsewhere": 0.5, "weights": "score"},
+        "course": {"rounds": 3},
+    }
+    assert made["few_shot"] == {"source": "tune"}
+    assert made["few_shot_rounds"] == {"source": "tune", "own": {"elsewhere": 0.5}, "course": weak["course"]}
+    assert made["mixed"]["course"] == {"tune_share": 0.0, "tune_mixed": 0.3}
+    assert made["curriculum"] == {"source": "pseudo_then_tune", **belief, "course": {"tune_share": 0.5}}
+    assert made["curriculum_rounds"] == weak
+    assert made["supervised"] == {"source": "ceiling"}
+    assert settings_of({"source": "pseudo"})["curriculum_rounds"]["course"] == {"rounds": 2}
+
+
+def scored(ap50: float, drawn: list[float]) -> Scored:
+    figure = {"value": ap50, "low": min(drawn), "high": max(drawn)}
+    errors = {kind: {"value": 0.1 * i, "low": 0.0, "high": 1.0} for i, kind in enumerate(ERROR_TYPES)}
+    figures: dict[str, Any] = {"ap30": figure, "ap50": figure, "map": figure, "errors": errors}
+    return Scored(figures, ap50, np.array(drawn), 4, 3, "t")
+
+
+def test_comparisons_by_hand() -> None:
+    all_of = {
+        "pseudo": scored(0.2, [0.2, 0.2, 0.2]),
+        "few_shot": scored(0.4, [0.3, 0.4, 0.6]),
+        "mixed": scored(0.5, [0.4, 0.5, 0.5]),
+        "supervised": scored(0.8, [0.8, 0.8, 1.0]),
+    }
+    own = told(all_of, "mixed")
+    assert own["less_few_shot"]["value"] == pytest.approx(0.1)
+    assert own["less_few_shot"]["low"] == pytest.approx(-0.1 + 0.05 * 0.2)  # of -.1, .1, .1
+    assert own["less_few_shot"]["tie"]
+    assert own["less_pseudo"]["value"] == pytest.approx(0.3)
+    assert not own["less_pseudo"]["tie"]
+    assert own["recovered_fraction"]["value"] == pytest.approx(0.625)
+    assert own["recovered_fraction"]["low"] == pytest.approx(0.5)  # .4 / .8 and .5 / 1
+    assert "less_few_shot" not in told(all_of, "few_shot")
+    rows = {row.case: row for row in rows_of(all_of)}
+    assert len(rows) == 9  # each against few-shot, pseudo and supervised, but not against itself
+    assert rows["ap50/mixed/vs-few-shot"].ratio == pytest.approx(1.25)
+    assert (rows["ap50/mixed/vs-supervised"].ours, rows["ap50/mixed/vs-supervised"].peer) == (0.5, 0.8)
+    table = as_markdown({name: told(all_of, name) for name in all_of}).splitlines()
+    assert table[4].startswith("| mixed | 0.500 [0.400, 0.500] | 0.500 [")
+    assert "| +0.100 [-0.090, +0.100], tie | +0.300 [+0.205, +0.300] | 0.625 [0.500, 0.619] |" in table[4]
+    assert table[-2].startswith("| mixed | 0.000 | 0.100 | 0.200 | 0.300 | 0.400 | 0.500 |")
+    part: Mapping[str, Scored] = {"mixed": all_of["mixed"]}
+    assert rows_of(part) == []
+    assert "| – | – | – |" in as_markdown({"mixed": told(part, "mixed")})
+    nothing = {"mixed": all_of["mixed"], "supervised": scored(0.0, [0.0, 0.0, 0.0])}
+    assert told(nothing, "mixed")["recovered_fraction"] is None
+
+
+def test_a_folder_without_boxes_is_refused(tmp_path: Path) -> None:
+    write_yaml(tmp_path / "config.yaml", {"name": "x", "ingest": {"source": "phantom"}})
+    with pytest.raises(RunError, match="expected a run with its recipe's boxes, found none; run `weakray run` first"):
+        run(tmp_path)
+
+
+def test_all_detectors_on_a_handful_of_films(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = quick(tmp_path / "run")
+    trained = (root / "detect" / "few_shot" / "done.json").stat().st_mtime_ns
+    assert run(root, minutes=0, draws=20) == []
+    assert "0 minutes are over; missing: pseudo, pseudo_weights" in capsys.readouterr().out
+    rows = run(root, draws=20, table=tmp_path / "table.md")
+    content = read_json(root / "detectors" / "detectors.json")
+    assert list(content["detectors"]) == NAMES
+    assert (content["steps"], content["missing"]) == (12, [])
+    folders = {name: own["folder"] for name, own in content["detectors"].items()}
+    assert folders["few_shot"] == "detect/few_shot"  # of the run, under the same settings
+    assert folders["mixed"] == "detectors/mixed"
+    assert not (root / "detectors" / "few_shot").exists()
+    assert (root / "detect" / "few_shot" / "done.json").stat().st_mtime_ns == trained
+    sets = {
+        name: list(read_json(root / folder / "done.json")["result"]["training_sets"])
+        for name, folder in folders.items()
+    }
+    assert sets["pseudo_weights_rounds"] == ["pseudo", "own_1", "own_2"]
+    assert sets["few_shot_rounds"] == ["tune", "own_1", "own_2"]
+    assert sets["mixed"] == sets["curriculum"] == ["pseudo", "tune"]
+    steps = [read_json(root / folder / "done.json")["result"]["steps"] for folder in folders.values()]
+    assert steps == [12] * len(NAMES)
+    cases = {row.case for row in rows}
+    assert len(cases) == len(rows) == 3 * len(NAMES) - 3
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2:11]] == NAMES
+
+    # What is done is found.
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("done.json")}
+    assert run(root, minutes=0, draws=20) == rows
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("done.json")} == before
