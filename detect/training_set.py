@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from detect.believing import noisy_pairs, rank_weights
 from detect.cutoffs import choose_cutoffs, keep_above, matching_counts
 from weakray.boxes.geometry import clip_to_image
 from weakray.coco import BoxTruth, Predictions
@@ -19,6 +20,12 @@ from weakray.detections import BoolArray, Detections, FloatArray
 from weakray.errors import DataError, RunError
 
 Keep = Literal["keep", "drop"]
+Whose = Literal["pseudo", "own"]
+_BOXES: dict[Whose, str] = {"pseudo": "pseudo-boxes", "own": "the detector's own boxes"}
+_MEND: dict[Whose, str] = {
+    "pseudo": "lower pseudo.score_at_least or check the boxes",
+    "own": "train it for longer before its first round (steps), lower own.score_at_least, or set course.rounds to 0",
+}
 
 
 class PseudoBoxConfig(StrictModel):
@@ -40,6 +47,15 @@ class PseudoBoxConfig(StrictModel):
         "one", description="how far boxes are believed: all alike, or as they rank among the kept ones of their finding"
     )
     least_weight: float = Field(0.3, ge=0, le=1, description="weight of the lowest one, for weights: score")
+    clean_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of a finding's images, those with its best boxes, that count as clean; the others are noisy",
+    )
+    noisy_weight: float = Field(
+        0.3, ge=0, le=1, description="factor on the weight of a finding's boxes, and of background, in a noisy image"
+    )
     unplaced: float = Field(
         0.0, ge=0, le=1, description="weight of teaching background where a finding may be present and has no box"
     )
@@ -62,6 +78,10 @@ class BoxCounts(StrictModel):
     boxes_of_finding: dict[str, int]
     below_cutoff: int = 0
     vetoed: int = 0  # boxes of findings that the image's labels exclude
+    fused: int = 0  # boxes that both the detector and the recipe found, before veto and cut-off
+    clean_pairs: int = 0  # (image, finding) pairs with boxes that are believed as the settings say
+    noisy_pairs: int = 0  # those whose boxes, and whose background, count less
+    contradicted_pairs: int = 0  # pairs with a box above the cut-off that the labels exclude: taught as background
     unplaced: int = 0  # (image, finding) pairs that may be present and have no box, on images with other boxes
     images_left_out: int = 0  # a finding is, or may be, present, but no box is left: neither an example nor background
     backgrounds_left_out: int = 0  # past `background_share`
@@ -87,7 +107,7 @@ class TrainingBoxes:
 
 
 def pseudo_training_boxes(
-    dataset: Dataset, predictions: Predictions, config: PseudoBoxConfig, seed: int
+    dataset: Dataset, predictions: Predictions, config: PseudoBoxConfig, seed: int, whose: Whose = "pseudo"
 ) -> TrainingBoxes:
     """Pseudo-boxes of train images, vetoed by their labels, plus background images.
 
@@ -99,12 +119,14 @@ def pseudo_training_boxes(
         predictions: image_id → pseudo-boxes, of train images, and of tune images where cut-offs are chosen.
         config: cut-off, veto and share of backgrounds.
         seed: which background images are kept where there are too many.
+        whose: the recipe's boxes or the detector's own, for messages.
 
     Raises:
-        DataError: if no box is left.
+        DataError: if no box is left, or one is of a finding that the dataset does not have.
         RunError: if cut-offs are to be chosen and `predictions` hold no tune image.
     """
     names = dataset.taxonomy.names
+    _check_classes(predictions, names, whose)
     allowed: dict[str, Detections] = {}
     vetoed_boxes = 0
     for image_id in dataset.ids_of("train"):
@@ -112,12 +134,14 @@ def pseudo_training_boxes(
         vetoed_boxes += count
     cutoffs = _cutoffs(dataset, predictions, allowed, config)
     kept: dict[str, Detections] = {}
-    below = left_out = clipped = outside = 0
+    below = left_out = clipped = outside = contradicted = 0
     backgrounds: list[str] = []
     for image_id, found in allowed.items():
         above = keep_above(found, cutoffs)
         inside, cut, dropped = clip(above, dataset.size_hw(image_id))
         below, clipped, outside = below + len(found) - len(above), clipped + cut, outside + dropped
+        sure = keep_above(predictions.get(image_id, Detections.empty()), cutoffs)
+        contradicted += int((_has(sure, len(names)) & ~may_hold(dataset, image_id, config)).sum())
         if len(inside):
             kept[image_id] = inside
         elif _is_background(dataset, image_id, config):
@@ -126,10 +150,11 @@ def pseudo_training_boxes(
             left_out += 1
     if not kept:
         raise DataError(
-            f"pseudo-boxes: expected at least one box on train images, got none ({vetoed_boxes} vetoed by labels, "
-            f"{below} below the cut-off, {outside} outside their image); lower pseudo.score_at_least or check the boxes"
+            f"{_BOXES[whose]}: expected at least one box on train images, got none ({vetoed_boxes} vetoed by labels, "
+            f"{below} below the cut-off, {outside} outside their image); {_MEND[whose]}"
         )
-    believed = _believed(kept, len(names), config)
+    noisy = noisy_pairs(kept, len(names), config.clean_share)
+    believed = _believed(kept, noisy, len(names), config)
     fitting = config.background_share / (1 - config.background_share) * len(kept)
     wanted = min(len(backgrounds), int(fitting + 1e-9))  # 0.6 / 0.4 · 2 is 2.9999999999999996
     chosen = {backgrounds[i] for i in np.random.default_rng(seed).permutation(len(backgrounds))[:wanted]}
@@ -138,14 +163,21 @@ def pseudo_training_boxes(
         for image_id in allowed
         if image_id in believed or image_id in chosen
     }
-    elsewhere = {image_id: _elsewhere(dataset, image_id, found, config) for image_id, found in believed.items()}
+    elsewhere = {
+        image_id: _elsewhere(dataset, image_id, found, noisy[image_id], config) for image_id, found in believed.items()
+    }
+    pairs = sum(int(_has(found, len(names)).sum()) for found in believed.values())
+    noisy_count = sum(int(own.sum()) for own in noisy.values())
     return _counted(
         ordered,
         names,
         below_cutoff=below,
         vetoed=vetoed_boxes,
+        clean_pairs=pairs - noisy_count,
+        noisy_pairs=noisy_count,
+        contradicted_pairs=contradicted,
         unplaced=sum(
-            int((_may_hold(dataset, image_id, config) & ~_has(found, len(names))).sum())
+            int((may_hold(dataset, image_id, config) & ~_has(found, len(names))).sum())
             for image_id, found in believed.items()
         ),
         images_left_out=left_out,
@@ -185,8 +217,19 @@ def ceiling_training_boxes(dataset: Dataset) -> TrainingBoxes:
 
 def veto(dataset: Dataset, image_id: str, found: Detections, config: PseudoBoxConfig) -> tuple[Detections, int]:
     """The boxes that the image's labels allow, and how many they exclude."""
-    kept = found.where(_may_hold(dataset, image_id, config)[found.class_id])
+    kept = found.where(may_hold(dataset, image_id, config)[found.class_id])
     return kept, len(found) - len(kept)
+
+
+def may_hold(dataset: Dataset, image_id: str, config: PseudoBoxConfig) -> BoolArray:
+    """Which findings' boxes the image's labels allow, `(k,)`."""
+    labels = _labels(dataset, image_id)
+    allowed = labels == 1
+    if config.uncertain == "keep":
+        allowed |= labels == -1
+    if config.blank == "keep":
+        allowed |= np.isnan(labels)
+    return np.asarray(allowed)
 
 
 def clip(found: Detections, size_hw: tuple[int, int]) -> tuple[Detections, int, int]:
@@ -200,7 +243,7 @@ def clip(found: Detections, size_hw: tuple[int, int]) -> tuple[Detections, int, 
 
 def _cutoffs(dataset: Dataset, predictions: Predictions, allowed: Predictions, config: PseudoBoxConfig) -> list[float]:
     if config.score_at_least == "count":
-        images = sum(_may_hold(dataset, image_id, config).astype(np.int64) for image_id in allowed)
+        images = sum(may_hold(dataset, image_id, config).astype(np.int64) for image_id in allowed)
         return matching_counts(allowed, np.asarray(images), dataset.truth_of("tune"))
     if config.score_at_least != "tune":
         return [config.score_at_least] * len(dataset.taxonomy)
@@ -214,44 +257,42 @@ def _cutoffs(dataset: Dataset, predictions: Predictions, allowed: Predictions, c
     return choose_cutoffs(vetoed, dataset.truth_of("tune"), len(dataset.taxonomy), config.least_tune_f1)
 
 
-def _believed(kept: Mapping[str, Detections], classes: int, config: PseudoBoxConfig) -> dict[str, Detections]:
+def _check_classes(predictions: Predictions, names: Sequence[str], whose: Whose) -> None:
+    for image_id, found in predictions.items():
+        if len(found) and found.class_id.max() >= len(names):
+            raise DataError(
+                f"{_BOXES[whose]}: expected class ids below {len(names)} for the findings {list(names)}, got "
+                f"{int(found.class_id.max())} for image {image_id!r}; they are of other findings than the dataset's"
+            )
+
+
+def _believed(
+    kept: Mapping[str, Detections], noisy: Mapping[str, BoolArray], classes: int, config: PseudoBoxConfig
+) -> dict[str, Detections]:
     """The same boxes, scored by their weight in training."""
-    if config.weights == "one":
-        return {image_id: _scored(found, np.ones(len(found))) for image_id, found in kept.items()}
-    of_class = [np.sort(np.concatenate([found.of_class(k).score for found in kept.values()])) for k in range(classes)]
+    ranked = rank_weights(kept, classes, config.least_weight) if config.weights == "score" else None
     believed = {}
     for image_id, found in kept.items():
-        share = [
-            np.searchsorted(of_class[k], score, "right") / len(of_class[k])
-            for k, score in zip(found.class_id.tolist(), found.score.tolist(), strict=True)
-        ]  # of the finding's boxes, those that score no more
-        believed[image_id] = _scored(found, config.least_weight + (1 - config.least_weight) * np.array(share))
+        weight = np.ones(len(found)) if ranked is None else ranked[image_id]
+        weight = weight * np.where(noisy[image_id][found.class_id], config.noisy_weight, 1.0)
+        believed[image_id] = Detections(found.boxes_xyxy_px, found.class_id, np.asarray(weight, np.float32))
     return believed
 
 
-def _scored(found: Detections, score: FloatArray) -> Detections:
-    return Detections(found.boxes_xyxy_px, found.class_id, np.asarray(score, np.float32))
+def _elsewhere(
+    dataset: Dataset, image_id: str, found: Detections, noisy: BoolArray, config: PseudoBoxConfig
+) -> FloatArray:
+    """How far it is believed that a finding is nowhere but in its boxes, `(k,)`.
 
-
-def _elsewhere(dataset: Dataset, image_id: str, found: Detections, config: PseudoBoxConfig) -> FloatArray:
-    """How far it is believed that a finding is nowhere but in its boxes, `(k,)`."""
-    may, has = _may_hold(dataset, image_id, config), _has(found, len(dataset.taxonomy))
-    return np.where(may, np.where(has, config.elsewhere, config.unplaced), 1.0).astype(np.float32)
+    Where its boxes are noisy it may well be elsewhere: background is believed as little as they are.
+    """
+    may, has = may_hold(dataset, image_id, config), _has(found, len(dataset.taxonomy))
+    outside = np.where(noisy, config.elsewhere * config.noisy_weight, config.elsewhere)
+    return np.where(may, np.where(has, outside, config.unplaced), 1.0).astype(np.float32)
 
 
 def _has(found: Detections, classes: int) -> BoolArray:
     return np.bincount(found.class_id, minlength=classes) > 0
-
-
-def _may_hold(dataset: Dataset, image_id: str, config: PseudoBoxConfig) -> BoolArray:
-    """Which findings' boxes the image's labels allow, `(k,)`."""
-    labels = _labels(dataset, image_id)
-    allowed = labels == 1
-    if config.uncertain == "keep":
-        allowed |= labels == -1
-    if config.blank == "keep":
-        allowed |= np.isnan(labels)
-    return np.asarray(allowed)
 
 
 def _is_background(dataset: Dataset, image_id: str, config: PseudoBoxConfig) -> bool:
