@@ -51,12 +51,15 @@ class Phase:
         lr_factor: factor on the learning rate.
         examples: makes the training set, given the network as the phase before left it; given None it reads back the
             one made before training was interrupted.
+        after: is given the network with the averaged weights that the phase ended with; an interrupted training may
+            call it again, with the same weights. None: nothing is to be done.
     """
 
     name: str
     steps: int
     lr_factor: float
     examples: Callable[[Network | None], Sequence[Example]]
+    after: Callable[[Network], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: Ru
             state.load(checkpoint)
         _train_phase(state, phase, examples, config, run, checkpoint)
         network.module.load_state_dict(state.ema.ema.state_dict())
+        if phase.after is not None:
+            phase.after(network)
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:

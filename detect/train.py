@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,11 +11,14 @@ import torch
 from pydantic import Field
 
 from detect.augment import AugmentConfig
-from detect.course import CourseConfig, Source, Stretch, course, mixed, repeated
+from detect.course import CourseConfig, Source, course
+from detect.holding_out import HeldOutConfig, held_out_ids
 from detect.loop import LoopConfig, OptimizerConfig, Phase, train
 from detect.network import Network, new_network, save_network
 from detect.quiet_import import torch_threads
+from detect.rounds import RoundKeeper, RoundResult
 from detect.self_training import OwnBoxConfig, own_boxes
+from detect.training_folders import TrainingFolders
 from detect.training_set import (
     BoxCounts,
     PseudoBoxConfig,
@@ -25,12 +27,11 @@ from detect.training_set import (
     pseudo_training_boxes,
     tune_training_boxes,
 )
-from detect.yolo_folder import Example, read_yolo_folder, write_yolo_folder
-from weakray.coco import load_results
+from weakray.coco import Predictions, load_results
 from weakray.config import StrictModel
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError
-from weakray.files import read_json, sha256_file, write_json
+from weakray.files import sha256_file
 from weakray.imaging import InputSpec
 from weakray.runs import open_run
 
@@ -41,13 +42,17 @@ class DetectTrainConfig(StrictModel):
     unhashed: ClassVar[frozenset[str]] = frozenset({"data", "out", "boxes"})
 
     data: Path = Field(..., description="dataset folder")
-    out: Path = Field(..., description="run folder; receives detector.safetensors and detector.json")
+    out: Path = Field(..., description="run folder; receives detector.safetensors, detector.json and rounds.jsonl")
     source: Source = Field(
         "pseudo",
         description="boxes to learn from: pseudo (of train images) | tune (true boxes of tune images) | "
         "pseudo_then_tune | ceiling (true boxes of train and tune images)",
     )
     boxes: Path | None = Field(None, description="boxes.json of `camgen generate`; for sources with pseudo-boxes")
+    held_out: HeldOutConfig | None = Field(
+        None,
+        description="a part of tune {folds, fold} that is not learnt from, but measured on after each round; null: no",
+    )
     pseudo: PseudoBoxConfig = PseudoBoxConfig()
     own: OwnBoxConfig = OwnBoxConfig()
     course: CourseConfig = CourseConfig()
@@ -74,6 +79,7 @@ class DetectTrainResult(StrictModel):
     bf16: bool
     weights_sha256: str
     training_sets: dict[str, BoxCounts]
+    rounds: tuple[RoundResult, ...] = ()
 
 
 def run(config: DetectTrainConfig) -> DetectTrainResult:
@@ -82,25 +88,28 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     Raises:
         ConfigError: if settings contradict each other.
     """
-    for name, sources in (("rounds", {"ceiling"}), ("tune_mixed", {"pseudo", "ceiling"})):
-        if getattr(config.course, name) and config.source in sources:
-            raise ConfigError(
-                f"course.{name}: of no use to source={config.source}; leave it out, or choose pseudo_then_tune or tune"
-            )
-    if config.checkpoint_every_steps % config.log_every_steps:
-        raise ConfigError(
-            f"checkpoint_every_steps: expected a multiple of log_every_steps ({config.log_every_steps}), "
-            f"got {config.checkpoint_every_steps}"
-        )
-    dataset = Dataset.load(config.data)
-    folder = open_run(config.out, config, _inputs(config, dataset))
+    check(config)
+    whole = Dataset.load(config.data)
+    folder = open_run(config.out, config, inputs_of(config, whole))
     if (done := folder.finished()) is not None:
         return DetectTrainResult.model_validate(done)
-    sets = _TrainingSets(config, dataset, folder.root / "training_set")
+    held_out = [] if config.held_out is None else held_out_ids(whole, config.held_out)
+    dataset = whole.without(held_out)  # nothing below can see them but what measures on them
+    recipe = None if config.boxes is None else load_results(config.boxes)
+
+    def of_its_own(network: Network) -> TrainingBoxes:
+        return own_boxes(dataset, network, config.own, config.batch_size, config.seed)
+
+    root = folder.root / "training_set"
+    sets = TrainingFolders(root, dataset, config.input, config.course, config.seed, of_its_own)
     stretches = course(config.source, config.steps, config.course)
     for name in dict.fromkeys(stretch.name for stretch in stretches if not stretch.own):
-        sets.write(name, _training_boxes(name, config, dataset))
-    phases = [Phase(stretch.name, stretch.steps, stretch.lr_factor, sets.maker(stretch)) for stretch in stretches]
+        sets.write(name, _training_boxes(name, config, dataset, recipe))
+    keeper = RoundKeeper(folder, whole, held_out, stretches, sets.counts, config.batch_size)
+    phases = [
+        Phase(stretch.name, stretch.steps, stretch.lr_factor, sets.maker(stretch), keeper.after(index))
+        for index, stretch in enumerate(stretches)
+    ]
     network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
     bf16 = bf16_pays() if config.bf16 == "auto" else config.bf16
     loop = LoopConfig(
@@ -125,29 +134,48 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
         bf16=bf16,
         weights_sha256=weights_sha256,
         training_sets=counts,
+        rounds=keeper.results(),
     )
     folder.finish(result.model_dump(mode="json"))
     shutil.rmtree(folder.checkpoints)
     return result
 
 
-def bf16_pays() -> bool:
-    """Whether the processor multiplies bfloat16 itself; elsewhere autocast only costs."""
-    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+def check(config: DetectTrainConfig) -> None:
+    """Refuses settings that contradict each other.
 
-
-def _inputs(config: DetectTrainConfig, dataset: Dataset) -> dict[str, str]:
-    inputs = {"dataset": dataset.sha256}
-    wants_boxes = config.source in {"pseudo", "pseudo_then_tune"}
-    if wants_boxes != (config.boxes is not None):
+    Raises:
+        ConfigError: naming them.
+    """
+    for name, sources in (("rounds", {"ceiling"}), ("tune_mixed", {"pseudo", "ceiling"})):
+        if getattr(config.course, name) and config.source in sources:
+            raise ConfigError(
+                f"course.{name}: of no use to source={config.source}; leave it out, or choose pseudo_then_tune or tune"
+            )
+    if config.checkpoint_every_steps % config.log_every_steps:
         raise ConfigError(
-            f"boxes: {'required for' if wants_boxes else 'of no use to'} source={config.source}"
-            + ("; give the boxes.json of `camgen generate`" if wants_boxes else "; leave it out")
+            f"checkpoint_every_steps: expected a multiple of log_every_steps ({config.log_every_steps}), "
+            f"got {config.checkpoint_every_steps}"
         )
+    wanted = wants_boxes(config)
+    if wanted != (config.boxes is not None):
+        raise ConfigError(
+            f"boxes: {'required for' if wanted else 'of no use to'} source={config.source}"
+            + ("; give the boxes.json of `camgen generate`" if wanted else "; leave it out")
+        )
+    if config.boxes is not None and not config.boxes.is_file():
+        raise ConfigError(f"boxes: expected a file, found none at {config.boxes}")
+
+
+def wants_boxes(config: DetectTrainConfig) -> bool:
+    """Whether the recipe's boxes have a part in the training."""
+    return config.source in {"pseudo", "pseudo_then_tune"}
+
+
+def inputs_of(config: DetectTrainConfig, dataset: Dataset) -> dict[str, str]:
+    """Hashes of what a training reads."""
+    inputs = {"dataset": dataset.sha256}
     if config.boxes is not None:
-        if not config.boxes.is_file():
-            raise ConfigError(f"boxes: expected a file, found none at {config.boxes}")
         inputs["boxes"] = sha256_file(config.boxes)
     ceiling = dataset.root / "ceiling_boxes.json"
     if config.source == "ceiling" and ceiling.is_file():
@@ -157,44 +185,17 @@ def _inputs(config: DetectTrainConfig, dataset: Dataset) -> dict[str, str]:
     return inputs
 
 
-@dataclass(frozen=True)
-class _TrainingSets:
-    """The folders that hold what each phase learns from."""
-
-    config: DetectTrainConfig
-    dataset: Dataset
-    root: Path
-
-    def write(self, name: str, training: TrainingBoxes) -> None:
-        write_yolo_folder(self.root / name, self.dataset, training, self.config.input)
-        write_json(self.root / name / "counts.json", training.counts.model_dump())
-
-    def counts(self, name: str) -> BoxCounts:
-        return BoxCounts.model_validate(read_json(self.root / name / "counts.json"))
-
-    def maker(self, stretch: Stretch) -> Callable[[Network | None], list[Example]]:
-        """Reads a set; one of the detector's own boxes is first made by the network that is given."""
-        config = self.config
-
-        def make(network: Network | None) -> list[Example]:
-            if network is not None and stretch.own:
-                self.write(stretch.name, own_boxes(self.dataset, network, config.own, config.batch_size, config.seed))
-            examples = self._read(stretch.name)
-            if config.course.repeat_below:
-                examples = repeated(examples, config.course.repeat_below, config.seed)
-            if config.course.tune_mixed and not stretch.true:
-                examples = mixed(examples, self._read("tune"), config.course.tune_mixed)
-            return examples
-
-        return make
-
-    def _read(self, name: str) -> list[Example]:
-        return read_yolo_folder(self.root / name, self.config.input.channels)
+def bf16_pays() -> bool:
+    """Whether the processor multiplies bfloat16 itself; elsewhere autocast only costs."""
+    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _training_boxes(name: str, config: DetectTrainConfig, dataset: Dataset) -> TrainingBoxes:
+def _training_boxes(
+    name: str, config: DetectTrainConfig, dataset: Dataset, recipe: Predictions | None
+) -> TrainingBoxes:
     if name == "ceiling":
         return ceiling_training_boxes(dataset)
-    if name == "tune" or config.boxes is None:
+    if name == "tune" or recipe is None:
         return tune_training_boxes(dataset)
-    return pseudo_training_boxes(dataset, load_results(config.boxes), config.pseudo, config.seed)
+    return pseudo_training_boxes(dataset, recipe, config.pseudo, config.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +76,7 @@ class Dataset:
     @cached_property
     def truth(self) -> BoxTruth:
         """Boxes of *tune* and *test* (never of train)."""
-        return truth_from_coco(read_json(self.root / "boxes.json"))
+        return truth_from_coco(read_json(self.root / "boxes.json")).only(self.image_ids)
 
     @property
     def image_ids(self) -> list[str]:
@@ -90,6 +90,11 @@ class Dataset:
     def truth_of(self, split: Literal["tune", "test"]) -> BoxTruth:
         """True boxes and annotated pairs of one annotated split."""
         return self.truth.only(self.ids_of(split))
+
+    def without(self, image_ids: Collection[str]) -> Dataset:
+        """The dataset as if it had never held these images: no row, no label, no true box of theirs."""
+        kept = ~self.images.index.isin(list(image_ids))
+        return Dataset(self.root, self.images[kept], self.labels[kept], self.taxonomy)
 
     def ceiling_truth(self) -> BoxTruth | None:
         """Boxes of train images where the set has them. Only the fully supervised rival may call this."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from weakray.coco import BoxTruth, Predictions
+from weakray.coco import BoxTruth, Predictions, save_results
 from weakray.dataset import Dataset, write_dataset
 from weakray.detections import Detections
 from weakray.files import write_yaml
@@ -125,3 +125,11 @@ def noisy(dataset: Dataset, seed: int = 0) -> Predictions:
         score = np.append(rng.uniform(0.5, 0.9, len(found)), rng.uniform(0.1, 0.4)).astype(np.float32)
         made[image_id] = Detections(boxes, class_id, score)
     return made
+
+
+@pytest.fixture
+def pseudo_boxes(make_dataset: DatasetMaker, tmp_path: Path) -> tuple[Dataset, Path]:
+    """A dataset, and the file of its pseudo-boxes."""
+    dataset = make_dataset()
+    save_results(tmp_path / "boxes.json", noisy(dataset), dataset.image_ids, "recipe")
+    return dataset, tmp_path / "boxes.json"
