@@ -1,20 +1,23 @@
 """Self-training: the detector's own boxes on train images, vetoed by their labels, are what it learns from next.
 
-Fine-tuned on the few true boxes, a detector places findings better than the maps that first taught it. Image-level
-labels say which of its boxes cannot be (Sui et al., SoS-WSOD, CVPR 2022, split clean from noisy images by loss; here
-the labels do: a finding that is present and finds no box is noisy, and is neither an example nor background).
+Fine-tuned on the few true boxes, a detector places findings better than the maps that first taught it; the averaged
+weights (EMA) are the teacher. Image-level labels say which of its boxes cannot be. A finding that is present and finds
+no box is neither an example nor background; of those that find one, the least sure can be set apart as noisy
+(`clean_share`), and the recipe's boxes can have a say in where they lie (`fuse`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 from tqdm import tqdm
 
 from detect.detector import Detector
+from detect.fusing import fuse_sources
 from detect.network import Network
-from detect.training_set import PseudoBoxConfig, TrainingBoxes, pseudo_training_boxes
+from detect.training_set import PseudoBoxConfig, TrainingBoxes, may_hold, pseudo_training_boxes
 from weakray.coco import Predictions
 from weakray.dataset import Dataset
 from weakray.imaging import read_image
@@ -35,9 +38,22 @@ class OwnBoxConfig(PseudoBoxConfig):
         description="lowest score of a box that is learnt from; `count` keeps as many boxes an image with the finding "
         "as tune has",
     )
+    fuse: Literal["none", "recipe"] = Field(
+        "none",
+        description="recipe: the detector's boxes and the recipe's of the same image and finding become one where they "
+        "overlap, scored by their ranks; none: the detector's alone",
+    )
+    fuse_iou: float = Field(0.5, gt=0, lt=1, description="overlap above which they become one, for fuse: recipe")
 
 
-def own_boxes(dataset: Dataset, network: Network, config: OwnBoxConfig, batch_size: int, seed: int) -> TrainingBoxes:
+def own_boxes(
+    dataset: Dataset,
+    network: Network,
+    config: OwnBoxConfig,
+    batch_size: int,
+    seed: int,
+    recipe: Predictions | None = None,
+) -> TrainingBoxes:
     """What a network finds on train images, as boxes to learn from.
 
     Args:
@@ -46,6 +62,10 @@ def own_boxes(dataset: Dataset, network: Network, config: OwnBoxConfig, batch_si
         config: how they become training boxes.
         batch_size: images at a time.
         seed: which background images are kept.
+        recipe: image_id → the recipe's boxes, for `fuse: recipe`.
+
+    Raises:
+        DataError: if it finds no box that the labels allow, or an image cannot be read.
     """
     network.module.eval()
     detector, found, ids = Detector(network), Predictions(), dataset.ids_of("train")
@@ -53,4 +73,9 @@ def own_boxes(dataset: Dataset, network: Network, config: OwnBoxConfig, batch_si
         part = ids[start : start + batch_size]
         images = [read_image(dataset.path_of(image_id)) for image_id in part]
         found |= dict(zip(part, detector.predict(images, _LEAST_SCORE, _IOU_ABOVE, _MAX_BOXES), strict=True))
-    return pseudo_training_boxes(dataset, found, config, seed)
+    if recipe is None:
+        return pseudo_training_boxes(dataset, found, config, seed, "own")
+    allowed = {image_id: may_hold(dataset, image_id, config) for image_id in ids}
+    together, of_both = fuse_sources(found, recipe, allowed, config.fuse_iou)
+    training = pseudo_training_boxes(dataset, together, config, seed, "own")
+    return replace(training, counts=training.counts.model_copy(update={"fused": of_both}))

@@ -48,7 +48,9 @@ class DetectTrainConfig(StrictModel):
         description="boxes to learn from: pseudo (of train images) | tune (true boxes of tune images) | "
         "pseudo_then_tune | ceiling (true boxes of train and tune images)",
     )
-    boxes: Path | None = Field(None, description="boxes.json of `camgen generate`; for sources with pseudo-boxes")
+    boxes: Path | None = Field(
+        None, description="boxes.json of `camgen generate`; for sources with pseudo-boxes, and own.fuse: recipe"
+    )
     held_out: HeldOutConfig | None = Field(
         None,
         description="a part of tune {folds, fold} that is not learnt from, but measured on after each round; null: no",
@@ -96,9 +98,10 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     held_out = [] if config.held_out is None else held_out_ids(whole, config.held_out)
     dataset = whole.without(held_out)  # nothing below can see them but what measures on them
     recipe = None if config.boxes is None else load_results(config.boxes)
+    fused = recipe if config.own.fuse == "recipe" else None
 
     def of_its_own(network: Network) -> TrainingBoxes:
-        return own_boxes(dataset, network, config.own, config.batch_size, config.seed)
+        return own_boxes(dataset, network, config.own, config.batch_size, config.seed, fused)
 
     root = folder.root / "training_set"
     sets = TrainingFolders(root, dataset, config.input, config.course, config.seed, of_its_own)
@@ -169,7 +172,8 @@ def check(config: DetectTrainConfig) -> None:
 
 def wants_boxes(config: DetectTrainConfig) -> bool:
     """Whether the recipe's boxes have a part in the training."""
-    return config.source in {"pseudo", "pseudo_then_tune"}
+    fuses = config.own.fuse == "recipe" and config.course.rounds > 0
+    return config.source in {"pseudo", "pseudo_then_tune"} or (config.source == "tune" and fuses)
 
 
 def inputs_of(config: DetectTrainConfig, dataset: Dataset) -> dict[str, str]:
