@@ -28,10 +28,10 @@ from detect.training_set import (
     tune_training_boxes,
 )
 from weakray.coco import Predictions, load_results
-from weakray.config import StrictModel
+from weakray.config import StrictModel, validate
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError
-from weakray.files import sha256_file
+from weakray.files import read_yaml, sha256_file
 from weakray.imaging import InputSpec
 from weakray.runs import open_run
 
@@ -39,10 +39,13 @@ from weakray.runs import open_run
 class DetectTrainConfig(StrictModel):
     """Settings of `weakray detect train`."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "out", "boxes"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "out", "boxes", "choice"})
 
     data: Path = Field(..., description="dataset folder")
     out: Path = Field(..., description="run folder; receives detector.safetensors, detector.json and rounds.jsonl")
+    choice: Path | None = Field(
+        None, description="chosen.yaml of `detect choose`: all settings but data, out and boxes are read there"
+    )
     source: Source = Field(
         "pseudo",
         description="boxes to learn from: pseudo (of train images) | tune (true boxes of tune images) | "
@@ -90,6 +93,7 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     Raises:
         ConfigError: if settings contradict each other.
     """
+    config = resolved(config)
     check(config)
     whole = Dataset.load(config.data)
     folder = open_run(config.out, config, inputs_of(config, whole))
@@ -142,6 +146,22 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     folder.finish(result.model_dump(mode="json"))
     shutil.rmtree(folder.checkpoints)
     return result
+
+
+def resolved(config: DetectTrainConfig) -> DetectTrainConfig:
+    """The settings with those of `choice` read in, where one is given: they are then part of the run's key.
+
+    Raises:
+        ConfigError: if settings stand beside `choice`, or it holds what is none.
+    """
+    if config.choice is None:
+        return config
+    beside = sorted(config.model_fields_set - {"data", "out", "boxes", "choice"})
+    if beside:
+        raise ConfigError(f"{beside[0]}: is read from choice ({config.choice}); leave it out, or leave choice out")
+    values = {**(read_yaml(config.choice) or {}), "data": config.data, "out": config.out}
+    chosen = validate(DetectTrainConfig, values, str(config.choice))
+    return chosen.model_copy(update={"boxes": config.boxes}) if wants_boxes(chosen) else chosen
 
 
 def check(config: DetectTrainConfig) -> None:

@@ -69,6 +69,7 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
     ("eval", "summary"): ("eval.summary", "score every source of boxes on test, on the same bootstrap draws"),
     ("eval", "report"): ("eval.report.command", "the HTML page of a finished run"),
     ("detect", "train"): ("detect.train", "train a detector on pseudo-boxes, tune boxes or true boxes"),
+    ("detect", "choose"): ("detect.choose", "choose how to teach the detector, by cross-validation on tune"),
     ("detect", "evaluate"): ("detect.evaluate", "a detector's average precision on tune or test, with intervals"),
     ("detect", "predict"): ("detect.predict", "a detector's boxes for a dataset or a folder of films"),
     ("detect", "benchmark"): ("detect.benchmark", "latency, throughput and memory of detectors and their exports"),

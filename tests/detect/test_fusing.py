@@ -30,7 +30,7 @@ SECOND = {
 }
 
 
-def rows(found: Detections) -> list[tuple[list[float], int, float]]:
+def rows(found: Detections) -> list[Any]:
     return list(zip(found.boxes_xyxy_px.tolist(), found.class_id.tolist(), found.score.tolist(), strict=True))
 
 
