@@ -43,6 +43,11 @@ class DetectSection(StrictModel):
 
     train: Section = Field({}, description="settings of `detect train` for the weak detector and its rivals")
     weak: Section = Field({"source": "pseudo"}, description="what the weak detector changes in `train`")
+    choose: Section | None = Field(
+        None,
+        description="settings of `detect choose`, less `train`: the weak detector is taught in the way that it chooses "
+        "on tune, instead of `weak`; null: as `weak` says",
+    )
     predict: Section = Field({}, description="settings of `detect predict`")
     export: Section = Field({}, description="settings of `detect export`")
 
@@ -189,12 +194,15 @@ def plan(config: PipelineConfig) -> list[Stage]:
         if name == "recipe" or name in config.rivals
     }
     pseudo = generated["recipe"].out / "boxes.json"
-    taught = {"weak_detector": {**config.detect.weak, "boxes": pseudo}}
-    taught |= {name: {"source": source} for name, source in _TAUGHT.items() if name in config.rivals}
+    chosen = None if config.detect.choose is None else _choice(config.detect, at, data, pseudo)
+    taught: dict[str, Section] = {"weak_detector": {**config.detect.train, **config.detect.weak, "boxes": pseudo}}
+    if chosen is not None:
+        taught["weak_detector"] = {"boxes": pseudo, "choice": chosen.folder / "chosen.yaml"}
+    taught |= {
+        name: {**config.detect.train, "source": source} for name, source in _TAUGHT.items() if name in config.rivals
+    }
     trained = {
-        name: at.config(
-            detect_train.DetectTrainConfig, f"detect/{name}", "detect.train", {**config.detect.train, **own}, data=data
-        )
+        name: at.config(detect_train.DetectTrainConfig, f"detect/{name}", "detect.train", own, data=data)
         for name, own in taught.items()
     }
     detected = {
@@ -261,6 +269,7 @@ def plan(config: PipelineConfig) -> list[Stage]:
         stage("classify.evaluate", evaluate.run, figures),
         stage("camgen.search", search.run, searched),
         *(stage(f"camgen.{name}", generate.run, made) for name, made in generated.items()),
+        *([] if chosen is None else [chosen]),
         *(stage(f"detect.{name}", detect_train.run, made) for name, made in trained.items()),
         *(stage(f"detect.{name}.predict", detect_predict.run, made) for name, made in detected.items()),
         stage("classify.export", classify_export.run, graph),
@@ -336,6 +345,26 @@ def _labels_of_reports(section: Section, at: _Settings, data: Path) -> list[Stag
         Stage("reports", command.run, read, read.out),
         _dataset_stage("relabel", relabel.run, labelled, at.root),
     ]
+
+
+def _choice(section: DetectSection, at: _Settings, data: Path, boxes: Path) -> Stage:
+    """Chooses how the weak detector is taught; its run folder lies beside the trainings that it compares."""
+    from detect import choose
+
+    assert section.choose is not None  # noqa: S101 - the caller has looked
+    if section.weak not in ({}, DetectSection().weak):
+        raise ConfigError("detect.weak: of no use beside detect.choose; make it one of detect.choose.candidates")
+    config = at.config(
+        choose.ChooseConfig,
+        "detect/choose",
+        "detect.choose",
+        section.choose,
+        data=data,
+        boxes=boxes,
+        train=section.train,
+    )
+    choose.settings_of(config, "detect.train", "detect.choose.candidates")
+    return Stage("detect.choose", choose.run, config, choose.folder_of(config))
 
 
 def _ingest_inputs(config: StrictModel) -> dict[str, str]:
