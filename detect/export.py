@@ -55,8 +55,8 @@ class ExportConfig(StrictModel):
     max_boxes: int = Field(100, ge=1, description="most boxes an image")
     formats: tuple[Format, ...] = Field(
         (),
-        description="forms to export beside onnx: openvino, openvino-bf16, openvino-fp16, openvino-int8, torchscript, "
-        "tensorrt, tensorrt-fp16; one that differs from torch is refused, and the others are made all the same",
+        description="forms to export beside onnx: onnx-fp16, openvino, openvino-bf16, openvino-fp16, openvino-int8, "
+        "torchscript, tensorrt, tensorrt-fp16; one that differs from torch is refused, and the others are made",
     )
     ship: OpenVinoFormat | None = Field(
         None, description="the form among them that the bundle holds for OpenVINO, beside ONNX; null: none"

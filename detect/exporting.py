@@ -1,4 +1,4 @@
-"""Writes a trained detector's exports: ONNX from torch, OpenVINO's forms and TensorRT's from ONNX."""
+"""Writes a trained detector's exports: ONNX from torch; its half, OpenVINO's forms and TensorRT's from ONNX."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from detect.detector import load_detector
 from detect.formats import TENSORRT, TORCHSCRIPT, Format
+from detect.half_precision import write_half
 from detect.network import Network
 from detect.torch_forms import write_tensorrt, write_torchscript
 from weakray.bundle.graph import tidy
@@ -38,6 +39,8 @@ def write_export(folder: Path, kind: Format, detector: Path, onnx: Path, calibra
     match kind:
         case "onnx":
             shutil.copyfile(onnx, folder / DETECTOR)
+        case "onnx-fp16":
+            write_half(onnx, folder / DETECTOR)
         case "openvino" | "openvino-bf16" | "openvino-fp16" | "openvino-int8":
             _write_openvino(folder, kind, onnx, calibration)
         case "torchscript":

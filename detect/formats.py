@@ -1,9 +1,9 @@
 """The forms a detector is exported to, each a folder with `export.json` and the hashes of its files.
 
-`openvino` keeps float32; `openvino-bf16` is the same file, computed in bfloat16 where the processor has it;
-`openvino-fp16` keeps its weights in half precision, at half the size; `openvino-int8` computes convolutions in
-integers, quantised after training on val images. Importing this module imports no torch; TorchScript and TensorRT bring
-it along.
+`onnx-fp16` keeps weights and convolutions in half precision, at half the size; `openvino` keeps float32;
+`openvino-bf16` is the same file, computed in bfloat16 where the processor has it; `openvino-fp16` keeps its weights in
+half precision; `openvino-int8` computes convolutions in integers, quantised after training on val images. Importing
+this module imports no torch; TorchScript and TensorRT bring it along.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from weakray.imaging import InputSpec
 
 Format = Literal[
     "onnx",
+    "onnx-fp16",
     "openvino",
     "openvino-bf16",
     "openvino-fp16",
@@ -34,10 +35,11 @@ Format = Literal[
     "tensorrt-fp16",
 ]
 OpenVinoFormat = Literal["openvino", "openvino-bf16", "openvino-fp16", "openvino-int8"]
-LOSSY: tuple[Format, ...] = ("openvino-bf16", "openvino-fp16", "openvino-int8", "tensorrt-fp16")
+LOSSY: tuple[Format, ...] = ("onnx-fp16", "openvino-bf16", "openvino-fp16", "openvino-int8", "tensorrt-fp16")
 TORCHSCRIPT, TENSORRT = "detector.torchscript", "detector.engine"
 _FILES: dict[str, tuple[str, ...]] = {
     "onnx": (DETECTOR,),
+    "onnx-fp16": (DETECTOR,),
     "torchscript": (TORCHSCRIPT,),
     "tensorrt": (TENSORRT,),
     "tensorrt-fp16": (TENSORRT,),
@@ -100,7 +102,7 @@ def open_graph(
     """Opens the files of a form, sealed or not."""
     outputs = {"raw": 4 + len(findings)}
     match kind:
-        case "onnx":
+        case "onnx" | "onnx-fp16":
             return GraphDetector(tuple(findings), spec, Graph(folder / DETECTOR, spec, outputs, threads))
         case "torchscript":
             from detect.torch_forms import open_torchscript

@@ -16,6 +16,7 @@ from detect import trials
 from detect.detector import load_detector, open_detector, predict_boxes
 from detect.export import ExportConfig, run
 from detect.exporting import write_export
+from detect.formats import LOSSY
 from detect.parity import DetectorParity, ToleranceConfig, match_anchors
 from weakray.bundle.manifest import verify
 from weakray.bundle.runtime import Bundle, Engine
@@ -302,6 +303,33 @@ def test_a_form_that_differs_is_refused_and_the_others_are_made(settings: dict[s
     assert "REFUSED: not kept." in (result.bundle / "README.md").read_text()
     with pytest.raises(RunError, match=r"the exported graph \(openvino-fp16\) differs from torch: .* set force: true"):
         run(ExportConfig(**changed, ship="openvino-fp16"))
+
+
+def test_half_precision_is_half_the_size_and_takes_and_gives_float32(
+    settings: dict[str, Any], dataset: Dataset, detector: Path, tmp_path: Path
+) -> None:
+    changed = {**settings, "out": tmp_path / "out", "formats": ("onnx-fp16",), "force": True}
+    row = run(ExportConfig(**changed)).exports[1]
+    assert (row.format, row.refused) == ("onnx-fp16", False)
+    assert row.bytes < 0.6 * run(ExportConfig(**changed)).exports[0].bytes
+    assert 0 < row.parity.mean_score_difference < 0.01
+    folder = tmp_path / "out" / "exports" / "onnx-fp16"
+    graph = onnx.load(folder / "detector.onnx").graph
+    assert [end.type.tensor_type.elem_type for end in (*graph.input, *graph.output)] == [onnx.TensorProto.FLOAT] * 2
+    weights = [tensor for tensor in graph.initializer if np.prod(tensor.dims) > 64]
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
+    assert len(weights) > 20
+    images = [read_image(dataset.path_of(i)) for i in dataset.ids_of("test")[:3]]
+    for mine, theirs in zip(
+        predict_boxes(open_detector(folder, threads=1), images), load_detector(detector).predict(images), strict=True
+    ):
+        np.testing.assert_allclose(np.sort(mine.score)[-20:], np.sort(theirs.score)[-20:], atol=0.05)
+    write_export(tmp_path / "again", "onnx-fp16", detector, tmp_path / "out/exports/onnx/detector.onnx", [])
+    assert (tmp_path / "again" / "detector.onnx").read_bytes() == (folder / "detector.onnx").read_bytes()
+
+
+def test_half_precision_passes_by_average_precision() -> None:
+    assert "onnx-fp16" in LOSSY
 
 
 def test_killed_between_two_forms_it_goes_on_after_the_first(
