@@ -118,7 +118,13 @@ def load_network(folder: Path) -> Network:
     if sha256_bytes(weights) != content["weights_sha256"]:
         raise DataError(f"{folder}: detector.safetensors is not the file detector.json speaks of; train it again")
     network = _build(content["architecture"], content["names"], validate(InputSpec, content["input"], "input"))
-    network.module.load_state_dict(safetensors.torch.load(weights))
+    try:
+        network.module.load_state_dict(safetensors.torch.load(weights))
+    except RuntimeError as error:  # torch's word for tensors of other names or shapes
+        raise DataError(
+            f"{folder}: expected weights of the network that detector.json describes, with {len(network.names)} "
+            f"findings {network.names}, got others ({str(error).splitlines()[-1].strip()}); train the detector again"
+        ) from None
     return network
 
 
