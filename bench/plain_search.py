@@ -75,6 +75,8 @@ def plain_boxes(fine: FineMap, cut: float, min_area: float, unit: float, places:
             math.log(spread_y),
             cells / (w * h),
             math.log(len(big)),
+            _contrast(fine, total, cells),
+            1.0,  # a map agrees with itself
         )
         found.append(PlainBox((x0, y0, x1, y1), shape))
     return found
@@ -84,6 +86,13 @@ def _reach(edge: Any, beyond: Any, part: Any, cut: float) -> float:
     """How far past its outermost samples a component goes, in cells: the furthest crossing of the cut."""
     inner, outer = edge[part].astype(np.float64), beyond[part].astype(np.float64)
     return float(((inner - cut) / (inner - outer)).max())
+
+
+def _contrast(fine: FineMap, total: float, cells: int) -> float:
+    """The mean inside less the mean of the rest, in parts of the map's range; 0 where there is no rest."""
+    rest = fine.values.size - cells
+    outside = (float(fine.values.sum(dtype=np.float64)) - total) / max(rest, 1)
+    return (total / cells - outside) / (fine.high - fine.low) if rest else 0.0
 
 
 def coco_truth(truth: PaddedTruth) -> Any:

@@ -12,17 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from camgen.components import SHAPE_NAMES, Components
 from camgen.scoring import PaddedTruth, pair_iou
 from weakray.config import StrictModel
 
 Array = npt.NDArray[np.float64]
+Extra = Literal["contrast", "agreement"]  # features that are looked at where one asks for them
 FEATURES: tuple[str, ...] = ("cx", "cy", "log_w", "log_h", *SHAPE_NAMES)
+PLAIN: tuple[str, ...] = tuple(name for name in FEATURES if name not in get_args(Extra))
 STRENGTHS: tuple[float, ...] = (math.inf, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 _SHIFT_PENALTY, _OWN_PENALTY = 0.02, 0.1  # of the strength; all other weights pay it in full
 _REACH = 3.0  # features are cut at so many standard deviations: no extrapolation far from what was fitted
@@ -36,10 +39,27 @@ class Calibration(StrictModel):
     (cx, cy, log w, log h).
     """
 
+    features: tuple[str, ...] = Field(PLAIN, description="what it looks at, the box's own coordinates first")
     strength: float = Field(..., gt=0, description="ridge strength that cross-validation chose")
     centre: tuple[float, ...] = Field(..., description="mean of each feature over the matched pairs")
     spread: tuple[float, ...] = Field(..., description="standard deviation of each feature over the matched pairs")
     coefficients: tuple[tuple[float, ...], ...] = Field(..., description="shift, then a row a feature; 4 columns")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Calibration:
+        names = self.features
+        if names[:4] != FEATURES[:4] or len(set(names)) < len(names) or not set(names) <= set(FEATURES):
+            raise ValueError(
+                f"features: expected {', '.join(FEATURES[:4])} and some of {', '.join(FEATURES[4:])}; "
+                f"got {', '.join(names)}"
+            )
+        rows = (len(self.centre), len(self.spread), len(self.coefficients) - 1)
+        if set(rows) != {len(names)}:
+            raise ValueError(
+                f"expected centre, spread and coefficients of its {len(names)} features, got those of "
+                f"{rows[0]}, {rows[1]} and {rows[2]}; search again"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -47,14 +67,21 @@ class Pairs:
     """Pseudo-boxes with the true box each should have been.
 
     Attributes:
-        features: `(m, f)`, see `FEATURES`.
+        features: `(m, f)`, the columns of `names`.
         target: `(m, 4)`, the true box as (cx, cy, log w, log h), relative.
         image: `(m,)`, the row of the image, to keep patients apart.
+        names: f of `FEATURES`.
     """
 
     features: Array
     target: Array
     image: npt.NDArray[np.int64]
+    names: tuple[str, ...] = PLAIN
+
+
+def with_extra(extra: Sequence[Extra]) -> tuple[str, ...]:
+    """The plain features, and of the others those asked for."""
+    return (*PLAIN, *(name for name in get_args(Extra) if name in extra))
 
 
 def to_centre_log(boxes_rel: Array) -> Array:
@@ -70,19 +97,20 @@ def from_centre_log(values: Array) -> Array:
     return np.clip(np.concatenate([centre - half, centre + half], axis=-1), 0, 1)
 
 
-def features_of(found: Components) -> Array:
-    """`(n, p, f)`, see `FEATURES`."""
-    return np.concatenate([to_centre_log(found.boxes_rel), found.shape], axis=-1)
+def features_of(found: Components, names: tuple[str, ...] = FEATURES) -> Array:
+    """`(..., n, p, f)`, the columns of `names`, whose first four are the box's own coordinates."""
+    shape = [SHAPE_NAMES.index(name) for name in names[4:]]
+    return np.concatenate([to_centre_log(found.boxes_rel), found.shape[..., shape]], axis=-1)
 
 
-def matched_pairs(found: Components, truth: PaddedTruth) -> Pairs:
+def matched_pairs(found: Components, truth: PaddedTruth, names: tuple[str, ...] = PLAIN) -> Pairs:
     """For each true box the pseudo-box of its image with the highest IoU, else the nearest centre.
 
     True boxes in images without a pseudo-box have no pair.
     """
-    matched = _match(found.with_options, features_of(found)[None], truth)
+    matched = _match(found.with_options, features_of(found, names)[None], truth)
     seen = matched.present[0]
-    return Pairs(matched.features[0, seen], matched.target[seen], matched.image[seen])
+    return Pairs(matched.features[0, seen], matched.target[seen], matched.image[seen], names)
 
 
 @dataclass(frozen=True)
@@ -117,6 +145,7 @@ def fit(pairs: Pairs, strength: float) -> Calibration | None:
     seen = np.ones((1, len(pairs.image)), bool)
     centre, spread, weights = _solve(_Matched(pairs.features[None], pairs.target, pairs.image, seen), seen, [strength])
     return Calibration(
+        features=pairs.names,
         strength=strength,
         centre=tuple(centre[0].tolist()),
         spread=tuple(spread[0].tolist()),
@@ -160,16 +189,21 @@ def _solve(pairs: _Matched, seen: npt.NDArray[np.bool_], strengths: Sequence[flo
 
 
 def corrected(calibration: Calibration | None, boxes_rel: Array, features: Array) -> Array:
-    """Boxes `(..., 4)` after the correction; None leaves them as they are."""
+    """Boxes `(..., 4)` after the correction, from all `FEATURES` `(..., f)`; None leaves them as they are."""
     if calibration is None:
         return boxes_rel
     coefficients = np.asarray(calibration.coefficients)
-    z = _standard(features, np.asarray(calibration.centre), np.asarray(calibration.spread))
+    own = features[..., [FEATURES.index(name) for name in calibration.features]]
+    z = _standard(own, np.asarray(calibration.centre), np.asarray(calibration.spread))
     return from_centre_log(to_centre_log(boxes_rel) + coefficients[0] + z @ coefficients[1:])
 
 
 def held_out(
-    found: Components, truth: PaddedTruth, fold_of: npt.NDArray[np.int64], strengths: Sequence[float]
+    found: Components,
+    truth: PaddedTruth,
+    fold_of: npt.NDArray[np.int64],
+    strengths: Sequence[float],
+    names: tuple[str, ...] = PLAIN,
 ) -> Array:
     """Boxes `(o, s, n, p, 4)`, every image's corrected by a fit that did not see its fold.
 
@@ -178,12 +212,13 @@ def held_out(
         truth: their true boxes.
         fold_of: `(n,)`, the fold of each image; a patient's images share one.
         strengths: s to fit with; infinity leaves boxes as they are.
+        names: features to look at.
     """
     boxes = np.repeat(found.boxes_rel[:, None], len(strengths), axis=1)
     finite = np.array([math.isfinite(s) for s in strengths])
     if not finite.any() or truth.count == 0:
         return boxes
-    features = features_of(found)
+    features = features_of(found, names)
     pairs = _match(found, features, truth)
     options, _, places = found.valid.shape
     for fold in np.unique(fold_of):

@@ -21,7 +21,10 @@ from weakray.imaging import Placement
 
 Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
-SHAPE_NAMES = ("peak", "mean", "centroid_dx", "centroid_dy", "log_spread_x", "log_spread_y", "fill", "log_count")
+SHAPE_NAMES = (
+    *("peak", "mean", "centroid_dx", "centroid_dy", "log_spread_x", "log_spread_y", "fill", "log_count"),
+    *("contrast", "agreement"),
+)
 _SAMPLES = 4_000_000  # of all cuts of the maps that are cut together: about 40 MB of labels and sums
 
 
@@ -68,7 +71,9 @@ class Components:
         valid: `(n, p)`, which places hold a box.
         peak: `(n, p)` in [0, 1]: the component's largest value; as a fraction of the map's largest where the map
             has no scale of its own.
-        shape: `(n, p, 8)`, what the map looks like inside the box (`SHAPE_NAMES`).
+        shape: `(n, p, 10)`, what the map looks like inside the box (`SHAPE_NAMES`). Contrast is the component's mean
+            less the mean of the rest of the map, in parts of the map's range, [-1, 1]; agreement is 1 until
+            `camgen.agreement` has looked at several members.
         empty: `(n,)`, maps that point nowhere.
     """
 
@@ -205,7 +210,7 @@ def _boxes(
     """The components of highest peak of each map at each of its cuts `(n, c)`, which rise.
 
     Returns:
-        of m components: which map, which cut, which place; box `(m, 4)` relative to the image, shape `(m, 8)`.
+        of m components: which map, which cut, which place; box `(m, 4)` relative to the image, shape `(m, 10)`.
     """
     size = np.array([fine.values.shape for fine in maps])
     whole = np.array([fine.size_yx for fine in maps])
@@ -239,6 +244,11 @@ def _boxes(
     shapes[:, 1] = np.minimum(1.0, total / tree.area[own] / unit[image])
     shapes[:, 6] = tree.area[own] / (tree.high[:, own] - tree.low[:, own]).prod(axis=0)
     shapes[:, 7] = np.log(many[group[own]])
+    around = size.prod(axis=1)[image] - tree.area[own]  # samples outside: none where all of the map is above
+    beyond = (values.sum(axis=(1, 2), dtype=np.float64)[image] - total) / np.maximum(around, 1)
+    span = np.array([fine.high - fine.low for fine in maps])
+    shapes[:, 8] = np.where(around > 0, (total / tree.area[own] - beyond) / span[image], 0)
+    shapes[:, 9] = 1
     return image, level, place, boxes, shapes
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from camgen.calibration import STRENGTHS, held_out
+from camgen.calibration import PLAIN, STRENGTHS, held_out
 from camgen.components import Components
 from camgen.scoring import (
     DUPLICATE_IOU,
@@ -119,6 +119,7 @@ def judge(
     *,
     gate: float,
     strengths: Sequence[float],
+    features: tuple[str, ...] = PLAIN,
 ) -> Judged:
     """Scores candidates by held-out predictions, pooled over folds.
 
@@ -128,11 +129,27 @@ def judge(
         finding: truth and folds.
         gate: no box where the probability is lower.
         strengths: s of calibration; the first is infinity.
+        features: what calibration looks at.
     """
-    shape = (len(found.valid), len(strengths))
     if finding.truth.count == 0:
+        shape = (len(found.valid), len(strengths))
         return Judged(np.zeros(shape), np.full(shape, np.nan), np.ones(shape, bool))
-    boxes = held_out(found, finding.truth, finding.fold_of, strengths)
+    boxes = held_out(found, finding.truth, finding.fold_of, strengths, features)
+    return judge_boxes(found, boxes, probability, finding, gate=gate)
+
+
+def judge_boxes(found: Components, boxes: Array, probability: Array, finding: TuneFinding, *, gate: float) -> Judged:
+    """Scores candidates whose corrected boxes are made already, of a finding that has true boxes.
+
+    Args:
+        found: pseudo-boxes of n images under o options, before correction.
+        boxes: `(o, s, n, p, 4)`, the same after s corrections, each image's by fits that did not see its patient; the
+            first correction leaves boxes as they are.
+        probability: `(n,)`, what gates and scores them.
+        finding: truth.
+        gate: no box where the probability is lower.
+    """
+    shape = boxes.shape[:2]
     gated = found.valid & (probability >= gate)[:, None]
     keep = without_duplicates(boxes, gated[:, None], DUPLICATE_IOU)
     rows = np.flatnonzero(finding.truth.valid.any(axis=1))  # only these can hold a hit
@@ -142,7 +159,7 @@ def judge(
     precision = average_precisions(overlap, keep, score, wanted, IOUS, rows)
     criterion = precision.mean(axis=-1) + _IOU_WEIGHT * mean_best_iou(overlap, keep[:, :, rows], wanted)
     trusted = np.ones(shape, bool)
-    if len(strengths) > 1:
+    if shape[1] > 1:
         best = best_iou(overlap, found.valid[:, None, rows], wanted)  # (o, s, true boxes)
         gain = best[:, 1:] - best[:, :1]
         count = gain.shape[-1]

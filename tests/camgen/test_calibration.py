@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from camgen.calibration import (
     FEATURES,
+    PLAIN,
     STRENGTHS,
     Array,
     Calibration,
@@ -19,8 +21,9 @@ from camgen.calibration import (
     held_out,
     matched_pairs,
     to_centre_log,
+    with_extra,
 )
-from camgen.components import Components
+from camgen.components import SHAPE_NAMES, Components
 from camgen.scoring import PaddedTruth, padded_iou
 from camgen.tuning import Judged, TuneFinding, first_near_best, judge
 from tests.camgen.makers import components
@@ -175,6 +178,7 @@ def test_pairs_take_the_best_overlap_else_the_nearest_centre() -> None:
 
 def test_features_do_not_extrapolate_and_boxes_stay_inside() -> None:
     wild = Calibration(
+        features=FEATURES,
         strength=1.0,
         centre=(0.0,) * len(FEATURES),
         spread=(0.01,) * len(FEATURES),
@@ -188,6 +192,71 @@ def test_features_do_not_extrapolate_and_boxes_stay_inside() -> None:
     # every feature is cut at 3 deviations, so that the correction is the same however far it lies
     far = corrected(wild, found.boxes_rel, features_of(found) * 100)
     assert far[0, 0] == pytest.approx(box)
+
+
+@pytest.mark.parametrize("extra", ["contrast", "agreement"])
+def test_an_extra_feature_is_looked_at_where_one_asks_for_it(extra: Literal["contrast", "agreement"]) -> None:
+    """True boxes are wider than the maps' by a factor that only the extra feature tells."""
+    rng = np.random.default_rng(8)
+
+    def drawn(n: int) -> tuple[Components, PaddedTruth]:
+        found, told = components(true_boxes(rng, n)[:, None]), rng.uniform(0, 1, n)
+        found.shape[:, 0, SHAPE_NAMES.index(extra)] = told
+        wider = to_centre_log(found.boxes_rel[:, 0]) + np.array([0, 0, 1, 0]) * told[:, None]
+        return found, one_each(from_centre_log(wider))
+
+    (found, truth), (later, wanted) = drawn(60), drawn(30)
+    for names, least, most in ((PLAIN, 0, 0.9), (with_extra([extra]), 0.95, 1)):
+        fitted = fit(matched_pairs(found, truth, names), 1.0)
+        assert fitted is not None
+        assert fitted.features == names
+        assert least < mean_iou(corrected(fitted, later.boxes_rel, features_of(later)), wanted) < most
+    folds = np.arange(60) % 4
+    for names, gained in ((PLAIN, False), (with_extra([extra]), True)):
+        boxes = held_out(found.with_options, truth, folds, (math.inf, 1.0), names)[0]
+        assert (mean_iou(boxes[1], truth) > 0.95) == gained
+
+
+def test_a_calibration_from_before_the_extra_features_is_read_as_it_was() -> None:
+    true = true_boxes(np.random.default_rng(2), 25)
+    found = components(seen_through_a_distortion(true)[:, None])
+    fitted = fit(matched_pairs(found, one_each(true)), 10.0)
+    assert fitted is not None
+    old = fitted.model_dump(mode="json")
+    del old["features"]
+    assert Calibration.model_validate(old) == fitted
+    assert len(fitted.centre) == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"centre": (0.0,) * 9},
+            "expected centre, spread and coefficients of its 12 features, got those of 9, 12 and 12",
+        ),
+        (
+            {"features": FEATURES},
+            "expected centre, spread and coefficients of its 14 features, got those of 12, 12 and 12",
+        ),
+        (
+            {"features": (*FEATURES[:4], "hue")},
+            "features: expected cx, cy, log_w, log_h and some of peak, .*log_h, hue",
+        ),
+        ({"features": ("peak", *FEATURES[:4])}, "features: expected cx, cy, log_w, log_h and some of .*got peak, cx"),
+        ({"features": (*FEATURES[:4], "peak", "peak")}, "got cx, cy, log_w, log_h, peak, peak"),
+    ],
+)
+def test_features_that_do_not_go_with_the_numbers_are_refused(changes: dict[str, Any], text: str) -> None:
+    numbers: dict[str, Any] = {
+        "strength": 1.0,
+        "centre": (0.0,) * 12,
+        "spread": (1.0,) * 12,
+        "coefficients": ((0.0,) * 4,) * 13,
+    }
+    assert Calibration(**numbers).features == PLAIN
+    with pytest.raises(ValueError, match=text):
+        Calibration(**numbers | changes)
 
 
 def test_box_forms_are_inverse() -> None:

@@ -120,6 +120,20 @@ def test_near_components_are_one_box_with_the_sums_of_both() -> None:
     assert found_in([whole(drawn)], 0.3, merge_gap=0.6).valid.sum() == 1
 
 
+def test_contrast_is_the_mean_inside_less_the_mean_of_the_rest() -> None:
+    drawn = np.full((10, 10), 0.1)
+    drawn[2:5, 3:9], drawn[8, 1:5] = 0.9, 0.4
+    column = SHAPE_NAMES.index("contrast")
+    found = found_in([whole(drawn)])
+    # 18 samples of 0.9; outside 4 of 0.4 and 78 of 0.1; the range is 0.8.
+    assert found.shape[0, 0, column] == pytest.approx((0.9 - 9.4 / 82) / 0.8)
+    scaled = found_in([whole(drawn * 1e-5)], unit_range=False)
+    assert scaled.shape[0, 0, column] == pytest.approx(found.shape[0, 0, column], abs=1e-6)
+    everywhere = found_in([whole(drawn)], 0.05, relative=False)
+    assert everywhere.shape[0, 0, column] == 0  # there is no rest
+    assert (found.shape[found.valid][:, SHAPE_NAMES.index("agreement")] == 1).all()
+
+
 def test_merging_joins_nothing_across_maps_or_cuts() -> None:
     low, high = np.zeros((30, 20)), np.zeros((30, 20))
     low[27:, 5:9], high[:3, 5:9] = 0.9, 0.8  # would touch if the maps lay one below the other

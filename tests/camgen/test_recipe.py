@@ -53,6 +53,7 @@ def wild_calibration() -> Calibration:
     rng = np.random.default_rng(1)
     f = len(FEATURES)
     return Calibration(
+        features=FEATURES,
         strength=30.0,
         centre=tuple(rng.random(f).tolist()),
         spread=tuple(rng.uniform(0.1, 1, f).tolist()),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.plain_search import plain_boxes
-from camgen.calibration import STRENGTHS
+from camgen.calibration import FEATURES, STRENGTHS
 from camgen.components import Components, Cut, FineMap, components_at, find_components, fine_map
 from camgen.cut_tree import grow
 from camgen.scoring import PaddedTruth
@@ -118,7 +118,7 @@ def test_candidates_judged_together_are_those_judged_alone(n: int, seed: int, ga
     rng = np.random.default_rng(seed)
     truth, probability = finding(n, seed), rng.uniform(0.1, 0.9, n)
     found = components_at(maps, cuts, unit_range=True, min_area=0.0, places=3)
-    ours = judge(found, probability, truth, gate=gate, strengths=strengths)
+    ours = judge(found, probability, truth, gate=gate, strengths=strengths, features=FEATURES)
     for c, cut in enumerate(cuts):
         criterion, ap50, trusted = judged(by_hand(maps, cut, True, 0.0, 3), probability, truth, gate, strengths)
         assert ours.criterion[c] == pytest.approx(criterion, abs=1e-9)
@@ -142,4 +142,4 @@ def test_plain_boxes_are_boxes() -> None:
     (found,) = plain_boxes(fine_map(drawn, place, 6), 0.5, 0.0, 1.0, 3)
     assert found.box_rel == pytest.approx((2 / 6, 1 / 6, 5 / 6, 3 / 6))
     spread = (math.log(math.sqrt(0.75) / 6), math.log(math.sqrt(1 / 3) / 6))
-    assert found.shape == pytest.approx((1, 1, 0, 0, *spread, 1, 0), abs=1e-9)
+    assert found.shape == pytest.approx((1, 1, 0, 0, *spread, 1, 0, 1, 1), abs=1e-9)
