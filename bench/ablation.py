@@ -54,6 +54,7 @@ FULL = "full"
 HIERARCHY = "hierarchy"  # probabilities without the class tree
 NAMES = {
     "members_mean": "mean-over-members",
+    "fusion": "fusion-of-boxes",
     "views": "views",
     "target": "maps-of-probabilities",
     "layers": "early-layers",

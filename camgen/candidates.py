@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camgen.components import Components, Cut, FineMap, components_at, find_components, fine_map
+from camgen.agreement import with_agreement
+from camgen.components import Components, Cut, FineMap, components_at, fine_map
+from camgen.fusion import Fusion, fuse
 from camgen.maps import UNIT_RANGE, MapArray, MapSet
 from camgen.prior import fit_prior, weight
 from camgen.recipe import Threshold
 from camgen.sources import MapSource
 from camgen.tuning import Array, TuneFinding
 
-Kind = tuple[tuple[int, ...], MapSource, float]  # members, source, exponent: options of a kind share their maps
+Kind = tuple[
+    tuple[int, ...], MapSource, float, Fusion
+]  # members, source, exponent, fusion: options of a kind share maps
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,12 @@ class Option:
     threshold: Threshold
     max_boxes: int
     merge_gap: float = 0.0
+    fusion: Fusion = "maps"
 
     @property
     def kind(self) -> Kind:
-        """What decides the map."""
-        return (self.members, self.source, self.exponent)
+        """What decides the maps."""
+        return (self.members, self.source, self.exponent, self.fusion)
 
     @property
     def cut(self) -> Cut:
@@ -42,12 +47,23 @@ class Option:
 
 
 class Cutter:
-    """One finding's boxes before calibration, on the images annotated for it; holds one kind's boxes at a time."""
+    """One finding's boxes before calibration, on the images annotated for it; holds one kind's boxes at a time.
 
-    def __init__(self, maps: MapSet, finding: TuneFinding, class_id: int, resolution: int, min_area: float) -> None:
+    With `agreement` it looks how far members agree on each box, too.
+    """
+
+    def __init__(
+        self,
+        maps: MapSet,
+        finding: TuneFinding,
+        class_id: int,
+        resolution: int,
+        min_area: float,
+        agreement: bool = False,
+    ) -> None:
         self.probability: Array = maps.probabilities[finding.rows, class_id]
         self._maps, self._rows, self._class_id = maps, finding.rows, class_id
-        self._resolution, self._min_area = resolution, min_area
+        self._resolution, self._min_area, self._agreement = resolution, min_area, agreement
         self._weighted = _Weighted(maps, finding)
 
     def candidates(self, options: Sequence[Option]) -> Iterator[tuple[npt.NDArray[np.intp], Components]]:
@@ -56,44 +72,48 @@ class Cutter:
         for o, option in enumerate(options):
             kinds.setdefault(option.kind, []).append(o)
         for kind, own in kinds.items():
-            maps = self.fine(kind)
+            members = self._members(kind)
+            cut_from = members if kind[3] == "boxes" else [self.fine(kind)]
             for gap in sorted({options[o].merge_gap for o in own}):
                 near = [o for o in own if options[o].merge_gap == gap]
                 cuts = list(dict.fromkeys(options[o].cut for o in near))
-                found = components_at(
-                    maps,
-                    cuts,
-                    unit_range=kind[1].method in UNIT_RANGE,
-                    min_area=self._min_area,
-                    places=max(options[o].max_boxes for o in near),
-                    merge_gap=gap,
-                )
+                found = [
+                    components_at(
+                        maps,
+                        cuts,
+                        unit_range=kind[1].method in UNIT_RANGE,
+                        min_area=self._min_area,
+                        places=max(options[o].max_boxes for o in near),
+                        merge_gap=gap,
+                    )
+                    for maps in cut_from
+                ]
                 for places in sorted({options[o].max_boxes for o in near}):
                     alike = [o for o in near if options[o].max_boxes == places]
                     index = np.array([cuts.index(options[o].cut) for o in alike])
-                    yield np.array(alike), found.options(index).first(places)
+                    boxes = fuse([own.options(index).first(places) for own in found], places)
+                    yield np.array(alike), with_agreement(boxes, members) if self._agreement else boxes
 
     def components(self, option: Option) -> Components:
         """The boxes under one option."""
-        return find_components(
-            self.fine(option.kind),
-            value=option.cut.value,
-            relative=option.cut.relative,
-            unit_range=option.source.method in UNIT_RANGE,
-            min_area=self._min_area,
-            places=option.max_boxes,
-            merge_gap=option.merge_gap,
-        )
+        ((_, found),) = self.candidates([option])
+        return found.option(0)
 
     def fine(self, kind: Kind) -> list[FineMap]:
-        """The finding's upsampled maps of a kind."""
-        members, source, exponent = kind
+        """The finding's upsampled maps of a kind: the members' mean."""
+        members, source, exponent, _ = kind
         mapped = self._maps.mean([source.name(member, self._class_id) for member in members], self._resolution)[
             self._rows
         ]
         placements = [self._maps.placements[i] for i in self._rows]
         weighted = self._weighted(mapped, exponent)
         return [fine_map(own, place, self._resolution) for own, place in zip(weighted, placements, strict=True)]
+
+    def _members(self, kind: Kind) -> list[list[FineMap]]:
+        """Each member's own upsampled maps, where something looks at them."""
+        members, source, exponent, fusion = kind
+        looked_at = fusion == "boxes" or (self._agreement and len(members) > 1)
+        return [self.fine(((member,), source, exponent, "maps")) for member in members] if looked_at else []
 
 
 class _Weighted:

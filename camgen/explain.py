@@ -1,4 +1,7 @@
-"""`weakray camgen explain`: one picture of one image: the film, each finding's map and boxes, the probabilities."""
+"""`weakray camgen explain`: one picture of one image: the film, each finding's map and boxes, the probabilities.
+
+The map is the mean of the members', also where it is the members' boxes that are fused.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ def run(config: ExplainConfig) -> ExplainResult:
             name=recipe.names[k],
             probability=float(probabilities[0, k]),
             gate=recipe.findings[k].gate,
-            heat=heat_on_image(np.maximum(mapped[k][0], 0), maps.placements[0], (image.shape[0], image.shape[1])),
+            heat=heat_on_image(np.maximum(mapped[k].mean[0], 0), maps.placements[0], (image.shape[0], image.shape[1])),
             boxes=boxes.of_class(k),
             truth=None if truth is None else truth.of_class(k),
         )

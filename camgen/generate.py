@@ -127,10 +127,10 @@ def _work(config: GenerateConfig, folder: RunFolder, tools: _Tools, batches: Seq
         for maps in map_dataset(ensemble, dataset, image_ids, wanted, making, config.batch_size, config.workers):
             mapped = recipe.maps(maps)
             boxes = recipe.apply(mapped, recipe.probabilities(maps), maps.placements)
-            empty = np.stack([is_empty(np.maximum(own, 0)) for own in mapped], axis=1)
+            empty = np.stack([is_empty(np.maximum(own.mean, 0)) for own in mapped], axis=1)
             for i, image_id in enumerate(maps.image_ids):
                 if image_id in gallery:
-                    _save_maps(folder, image_id, [own[i] for own in mapped], recipe)
+                    _save_maps(folder, image_id, [own.mean[i] for own in mapped], recipe)
             _append(lines, maps.image_ids, boxes, empty)
             bar.update(len(boxes))
             if config.processes > 1 and os.getppid() != parent:

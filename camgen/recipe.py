@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from camgen.agreement import with_agreement
 from camgen.calibration import Calibration, corrected, features_of
 from camgen.components import Components, FineMap, find_components, fine_map
+from camgen.fusion import FUSION_IOU, Fusion, fuse
 from camgen.layers import LAST
 from camgen.mapper import Making
 from camgen.maps import UNIT_RANGE, Engine, MapArray, MapName, MapSet, Method, Views
@@ -53,11 +55,26 @@ class TuneScores(StrictModel):
     ap50_uncalibrated: float | None = Field(None, description="the same without box calibration and gate")
 
 
+class FindingMaps(NamedTuple):
+    """One finding's maps of n images, under its prior.
+
+    Attributes:
+        mean: `(n, h, w)`, the members' mean: what is cut, unless members' boxes are fused; and what is shown.
+        members: each member's own, `(n, h, w)` on its own grid; () where nothing looks at them.
+    """
+
+    mean: MapArray
+    members: tuple[MapArray, ...] = ()
+
+
 class FindingRecipe(StrictModel):
     """How one finding's boxes are made."""
 
     name: str = Field(..., description="finding")
-    members: tuple[int, ...] = Field(..., description="members whose maps are averaged")
+    members: tuple[int, ...] = Field(..., description="members whose maps are used")
+    fusion: Fusion = Field(
+        "maps", description="maps: members' maps are averaged and cut; boxes: each is cut, and their boxes are fused"
+    )
     method: Method | Literal["random"] = Field(..., description="map method")
     layer: str = Field(LAST, description="layer that the map is taken from: last, stageN or a module's path")
     target: Target = Field("logit", description="what the map explains: logit, conditional or path probability")
@@ -77,6 +94,11 @@ class FindingRecipe(StrictModel):
         """The kind of map that a model must make; None for random maps."""
         return None if self.method == "random" else MapSource(self.method, self.layer, self.target, self.views)
 
+    @property
+    def weighs_agreement(self) -> bool:
+        """Whether its calibration looks at how far members agree."""
+        return self.calibration is not None and "agreement" in self.calibration.features
+
 
 class Recipe(StrictModel):
     """A recipe for all findings, in class-id order."""
@@ -91,6 +113,7 @@ class Recipe(StrictModel):
     duplicate_iou: float = Field(
         DUPLICATE_IOU, gt=0, le=1, description="overlap above which the worse of two boxes goes"
     )
+    fusion_iou: float = Field(FUSION_IOU, gt=0, le=1, description="overlap above which members' boxes are fused")
     seed: int = Field(0, ge=0, description="of the random maps")
     offsets: tuple[LayerOffset, ...] = Field((), description="layers whose cells do not look straight; () moves no map")
     findings: tuple[FindingRecipe, ...] = Field(..., min_length=1, description="one entry a finding")
@@ -142,20 +165,21 @@ class Recipe(StrictModel):
         if wanted >= members:
             raise DataError(f"recipe: it uses member {wanted}, the ensemble has {members} members (counted from 0)")
 
-    def maps(self, maps: MapSet) -> list[MapArray]:
-        """The recipe's map of every finding, `(n, h, w)` each: its method's, its members' mean, under its prior."""
+    def maps(self, maps: MapSet) -> list[FindingMaps]:
+        """The recipe's maps of every finding: its method's, under its prior."""
         maps = replace(maps, offsets={(one.member, one.layer): (one.down, one.right) for one in self.offsets})
         columns = []
         for k, finding in enumerate(self.findings):
             source = finding.wanted
             if source is None:
-                mapped = random_maps(maps.image_ids, finding.name, maps.grid_hw, self.seed)
-            else:
-                mapped = maps.mean([source.name(member, k) for member in finding.members], self.resolution)
-            if finding.prior is not None:
-                size_hw = (mapped.shape[1], mapped.shape[2])
-                mapped = mapped * np.stack([finding.prior.weight(place, size_hw) for place in maps.placements])
-            columns.append(mapped)
+                columns.append(FindingMaps(random_maps(maps.image_ids, finding.name, maps.grid_hw, self.seed)))
+                continue
+            names = [source.name(member, k) for member in finding.members]
+            alone = [[name] for name in names] if finding.fusion == "boxes" or finding.weighs_agreement else []
+            mean, *members = (
+                _under(finding.prior, maps.mean(own, self.resolution), maps.placements) for own in (names, *alone)
+            )
+            columns.append(FindingMaps(mean, tuple(members)))
         return columns
 
     def probabilities(self, maps: MapSet) -> npt.NDArray[np.float64]:
@@ -166,42 +190,78 @@ class Recipe(StrictModel):
         return np.stack(columns, axis=1)
 
     def apply(
-        self, maps: Sequence[MapArray], probabilities: npt.NDArray[np.float64], placements: Sequence[Placement]
+        self, maps: Sequence[FindingMaps], probabilities: npt.NDArray[np.float64], placements: Sequence[Placement]
     ) -> list[Detections]:
         """Boxes of n images.
 
         Args:
-            maps: `(n, h, w)` of each finding, from `Recipe.maps`.
+            maps: of each finding, from `Recipe.maps`.
             probabilities: `(n, k)`, from `Recipe.probabilities`.
             placements: where each image lies in the square that the maps cover.
 
         Returns:
             one `Detections` an image, score = probability x component's peak, best first.
         """
-        parts: list[list[Detections]] = [[] for _ in placements]
-        for k, finding in enumerate(self.findings):
-            fine = [fine_map(maps[k][i], placement, self.resolution) for i, placement in enumerate(placements)]
-            found = self.components(finding, fine)
-            boxes = corrected(finding.calibration, found.boxes_rel, features_of(found))
-            gated = found.valid & (probabilities[:, k] >= finding.gate)[:, None]
-            keep = without_duplicates(boxes, gated, self.duplicate_iou)
-            score = np.clip(probabilities[:, k, None] * found.peak, 0, 1)
-            for i, placement in enumerate(placements):
-                pixels = to_pixels(boxes[i, keep[i]], placement.source_hw)
-                parts[i].append(Detections(pixels, np.full(len(pixels), k), score[i, keep[i]]))
-        return [Detections.concat(found).best_first() for found in parts]
+        found = [self.components(own, mapped, placements) for own, mapped in zip(self.findings, maps, strict=True)]
+        boxes = [
+            corrected(own.calibration, one.boxes_rel, features_of(one))
+            for own, one in zip(self.findings, found, strict=True)
+        ]
+        return self.detections(found, boxes, probabilities, [placement.source_hw for placement in placements])
 
-    def components(self, finding: FindingRecipe, maps: Sequence[FineMap]) -> Components:
-        """The finding's boxes before calibration, one map an image."""
-        return find_components(
-            maps,
-            value=finding.threshold.value,
-            relative=finding.threshold.kind == "range",
-            unit_range=finding.method in UNIT_RANGE,
-            min_area=self.min_area,
-            places=finding.max_boxes,
-            merge_gap=finding.merge_gap,
-        )
+    def components(self, finding: FindingRecipe, maps: FindingMaps, placements: Sequence[Placement]) -> Components:
+        """The finding's boxes of n images before calibration."""
+        members = [self._fine(own, placements) for own in maps.members]
+        fused = finding.fusion == "boxes" and finding.wanted is not None
+        found = [
+            find_components(
+                fine,
+                value=finding.threshold.value,
+                relative=finding.threshold.kind == "range",
+                unit_range=finding.method in UNIT_RANGE,
+                min_area=self.min_area,
+                places=finding.max_boxes,
+                merge_gap=finding.merge_gap,
+            )
+            for fine in (members if fused else [self._fine(maps.mean, placements)])
+        ]
+        boxes = fuse(found, finding.max_boxes, self.fusion_iou)
+        return with_agreement(boxes, members) if finding.weighs_agreement else boxes
+
+    def detections(
+        self,
+        found: Sequence[Components],
+        boxes: Sequence[npt.NDArray[np.float64]],
+        probabilities: npt.NDArray[np.float64],
+        sizes_hw: Sequence[tuple[int, int]],
+    ) -> list[Detections]:
+        """Boxes of n images, gated, scored, without duplicates.
+
+        Args:
+            found: of each finding.
+            boxes: of each finding `(n, p, 4)`, the same after calibration.
+            probabilities: `(n, k)`.
+            sizes_hw: of the n images.
+        """
+        parts: list[list[Detections]] = [[] for _ in sizes_hw]
+        for k, (finding, own) in enumerate(zip(self.findings, found, strict=True)):
+            gated = own.valid & (probabilities[:, k] >= finding.gate)[:, None]
+            keep = without_duplicates(boxes[k], gated, self.duplicate_iou)
+            score = np.clip(probabilities[:, k, None] * own.peak, 0, 1)
+            for i, size_hw in enumerate(sizes_hw):
+                pixels = to_pixels(boxes[k][i, keep[i]], size_hw)
+                parts[i].append(Detections(pixels, np.full(len(pixels), k), score[i, keep[i]]))
+        return [Detections.concat(part).best_first() for part in parts]
+
+    def _fine(self, maps: MapArray, placements: Sequence[Placement]) -> list[FineMap]:
+        return [fine_map(own, place, self.resolution) for own, place in zip(maps, placements, strict=True)]
+
+
+def _under(prior: Prior | None, maps: MapArray, placements: Sequence[Placement]) -> MapArray:
+    if prior is None:
+        return maps
+    size_hw = (maps.shape[1], maps.shape[2])
+    return np.asarray(maps * np.stack([prior.weight(place, size_hw) for place in placements]))
 
 
 def to_pixels(boxes_rel: npt.NDArray[Any], size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -81,7 +81,7 @@ def _best(
         mapped, probability = recipe.maps(maps), recipe.probabilities(maps)
         ap50 = np.full((len(findings), len(THRESHOLDS)), np.nan)
         for k, (entry, finding) in enumerate(zip(recipe.findings, findings, strict=True)):
-            fine = [fine_map(mapped[k][i], maps.placements[i], recipe.resolution) for i in finding.rows]
+            fine = [fine_map(mapped[k].mean[i], maps.placements[i], recipe.resolution) for i in finding.rows]
             found = components_at(
                 fine,
                 [Cut(relative=True, value=value) for value in THRESHOLDS],

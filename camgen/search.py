@@ -1,9 +1,9 @@
 """`weakray camgen search`: fits the recipe, and its rivals, on *tune*.
 
-Maps and probabilities of the tune images are computed once; then every finding tries members x method and layer x
-location prior x threshold x number of boxes x calibration strength, and a gate for what won. Prior and calibration of
-an image are fitted without its patient's fold. Never reads the boxes of test or train. Without annotated images there
-is nothing to choose by: `defaults` then writes the recipe of `camgen.default_recipe`.
+Maps and probabilities of the tune images are computed once; then every finding tries members x their fusion x method
+and layer x location prior x threshold x number of boxes x calibration strength, and a gate for what won. Prior and
+calibration of an image are fitted without its patient's fold. Never reads the boxes of test or train. Without annotated
+images there is nothing to choose by: `defaults` then writes the recipe of `camgen.default_recipe`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import numpy as np
 from pydantic import Field, field_validator
 from tqdm import tqdm
 
-from camgen.calibration import STRENGTHS, fit, matched_pairs
+from camgen.calibration import STRENGTHS, Extra, fit, matched_pairs, with_extra
 from camgen.candidates import Cutter, Option
 from camgen.components import Components
 from camgen.default_recipe import default_maps, default_recipe
+from camgen.fusion import Fusion
 from camgen.mapper import Making, map_dataset
 from camgen.maps import UNIT_RANGE, Engine, MapName, MapSet
 from camgen.methods.masked import MaskedPasses
@@ -62,6 +63,11 @@ class SearchConfig(StrictModel):
         64, ge=1, description="MiB of masked images or ablated layers that scorecam and ablationcam hold at a time"
     )
     single_members: bool = Field(False, description="try each member's maps alone too, not only the members' mean")
+    fusions: tuple[Fusion, ...] = Field(
+        ("maps", "boxes"),
+        min_length=1,
+        description="how to join several members: maps, their mean is cut; boxes, each is cut and the boxes are fused",
+    )
     range_thresholds: tuple[float, ...] = Field(
         (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
         min_length=1,
@@ -83,6 +89,9 @@ class SearchConfig(StrictModel):
         (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5), min_length=1, description="probability gates to try"
     )
     calibrate: bool = Field(True, description="fit box calibration where cross-validation says that it helps")
+    extra_features: tuple[Extra, ...] = Field(
+        (), description="what calibration looks at beside the box and its component: contrast, agreement of members"
+    )
     min_boxes: int = Field(6, ge=2, description="no calibration for findings with fewer true boxes on tune")
     folds: int = Field(5, ge=2, description="folds of the cross-validation, patients kept together")
     resolution: int = Field(96, ge=1, description="grid samples along a map's side on which components are found")
@@ -242,13 +251,14 @@ def choose(
         entry = FindingRecipe(
             name=names[k],
             members=option.members,
+            fusion=option.fusion,
             **option.source._asdict(),
             prior=_prior(option.exponent, finding),
             threshold=option.threshold,
             max_boxes=option.max_boxes,
             merge_gap=option.merge_gap,
             gate=gate,
-            calibration=fit(matched_pairs(found, finding.truth), strength),
+            calibration=fit(matched_pairs(found, finding.truth, with_extra(config.extra_features)), strength),
             tune=TuneScores(
                 boxes=finding.truth.count,
                 images=len(finding.rows),
@@ -278,10 +288,11 @@ def _tried(
 ) -> tuple[Array, Array, Array]:
     """Criterion, AP50 and trust `(options, strengths)` of one finding; strengths not tried count as the identity."""
     strengths = strengths_for(finding.truth.count, config.min_boxes, config.calibrate)
+    features = with_extra(config.extra_features)
     criterion, ap50 = (np.zeros((len(options), len(STRENGTHS))) for _ in range(2))
     trusted = np.zeros((len(options), len(STRENGTHS)), bool)
     for index, found in cutter.candidates(options):
-        judged = judge(found, cutter.probability, finding, gate=0, strengths=strengths)
+        judged = judge(found, cutter.probability, finding, gate=0, strengths=strengths, features=features)
         for table, values in ((criterion, judged.criterion), (ap50, judged.ap50)):
             table[index] = values[:, :1]
             table[index, : len(strengths)] = values
@@ -291,10 +302,12 @@ def _tried(
 
 
 def all_options(config: SearchConfig, members: int) -> list[Option]:
-    """All ways to cut, those that make fewer boxes first."""
-    sets = [tuple(range(members))]
+    """All ways to cut, those that make fewer boxes first. One member alone has nothing to fuse."""
+    together, fusions = tuple(range(members)), config.fusions if members > 1 else ("maps",)
+    sets: list[tuple[tuple[int, ...], Fusion]] = [(together, "maps")] if "maps" in fusions else []
     if config.single_members and members > 1:
-        sets += [(member,) for member in range(members)]
+        sets += [((member,), "maps") for member in range(members)]
+    sets += [(together, "boxes")] if "boxes" in fusions else []
     options = []
     sources = [MapSource.parse(source) for source in config.sources]
     gaps, priors = sorted(config.merge_gaps), sorted(config.priors)
@@ -302,7 +315,7 @@ def all_options(config: SearchConfig, members: int) -> list[Option]:
         cuts = [Threshold(kind="range", value=value) for value in config.range_thresholds]
         if source.method in UNIT_RANGE:
             cuts += [Threshold(kind="value", value=value) for value in config.value_thresholds]
-        options += [Option(chosen, source, exponent, cut, boxes, gap) for cut in cuts]
+        options += [Option(chosen[0], source, exponent, cut, boxes, gap, chosen[1]) for cut in cuts]
     return options
 
 
@@ -314,7 +327,8 @@ def _wanted(config: SearchConfig, members: int, findings: int) -> list[MapName]:
 
 
 def _cutter(config: SearchConfig, maps: MapSet, finding: TuneFinding, class_id: int) -> Cutter:
-    return Cutter(maps, finding, class_id, config.resolution, config.min_area)
+    agreement = "agreement" in config.extra_features
+    return Cutter(maps, finding, class_id, config.resolution, config.min_area, agreement)
 
 
 def _prior(exponent: float, finding: TuneFinding) -> Prior | None:
@@ -331,7 +345,11 @@ def _gate(
     """The highest gate that costs nothing, and the scores with it: as good with fewer boxes is the better recipe."""
     strengths = (math.inf,) if math.isinf(strength) else (math.inf, strength)
     gates = sorted({0.0, *config.gates}, reverse=True) if finding.truth.count else [0.0]
-    judged = [judge(found.with_options, probability, finding, gate=gate, strengths=strengths) for gate in gates]
+    features = with_extra(config.extra_features)
+    judged = [
+        judge(found.with_options, probability, finding, gate=gate, strengths=strengths, features=features)
+        for gate in gates
+    ]
     best = first_near_best(np.array([one.criterion[0, -1] for one in judged]))
     return gates[best], Gated(float(judged[best].criterion[0, -1]), float(judged[best].ap50[0, -1]))
 

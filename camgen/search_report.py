@@ -29,7 +29,8 @@ INGREDIENTS: dict[str, str] = {
     "merging": "merging of near components",
     "calibration": "box calibration",
     "own_threshold": "own threshold and number of boxes",
-    "members_mean": "mean over members",
+    "members_mean": "several members together",
+    "fusion": "fusion of members' boxes",
     "gate": "probability gate",
 }
 
@@ -100,6 +101,7 @@ def without(tried: Tried) -> dict[str, Mask]:
         "calibration": every & (np.arange(every.shape[1]) == 0),
         "own_threshold": _rows(every, _shared_cut(tried)) if tried.boxes.any() else every,
         "members_mean": _rows(every, [len(option.members) == 1 for option in options]),
+        "fusion": _rows(every, [option.fusion == "maps" for option in options]),
     }
 
 
@@ -163,6 +165,7 @@ def _finding(entry: FindingRecipe, tried: Tried, k: int, gains: Mapping[str, Map
     for option, value in zip(tried.options, best.tolist(), strict=True):
         members = ",".join(map(str, option.members))
         name = f"{option.source}/prior {option.exponent:g}/{option.threshold.kind}/members {members}"
+        name += "/boxes fused" if option.fusion == "boxes" else ""
         by_method[name] = max(by_method.get(name, 0.0), round(value, 6))
     return {
         "name": entry.name,
@@ -170,6 +173,7 @@ def _finding(entry: FindingRecipe, tried: Tried, k: int, gains: Mapping[str, Map
         "images": entry.tune.images,
         "chosen": {
             "members": list(entry.members),
+            "fusion": entry.fusion,
             "source": str(entry.wanted),
             "prior": entry.prior.exponent if entry.prior else 0,
             "threshold": [entry.threshold.kind, entry.threshold.value],
@@ -257,7 +261,8 @@ def _row(one: Mapping[str, Any]) -> list[str]:
     return [
         one["name"],
         str(one["boxes"]),
-        f"{chosen['source']}, members {', '.join(map(str, chosen['members']))}",
+        f"{chosen['source']}, members {', '.join(map(str, chosen['members']))}"
+        + (", boxes fused" if chosen["fusion"] == "boxes" else ""),
         f"{chosen['prior']:g}" if chosen["prior"] else "–",
         f"{value:g} of range" if kind == "range" else f"{value:g}",
         str(chosen["max_boxes"]),

@@ -24,7 +24,7 @@ from weakray.files import read_json
 from weakray.taxonomy import Finding, Taxonomy
 
 LEFT_OUT = {"mean-over-members", "views", "early-layers", "per-finding-threshold", "prior"}
-LEFT_OUT |= {"centring", "merging", "calibration", "gate"}
+LEFT_OUT |= {"centring", "merging", "calibration", "gate", "fusion-of-boxes"}
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def test_one_ingredient_is_left_out_at_a_time(
         "merging": lambda entry: entry.merge_gap == 0,
         "prior": lambda entry: entry.prior is None,
         "calibration": lambda entry: entry.calibration is None,
+        "fusion-of-boxes": lambda entry: entry.fusion == "maps",
         "gate": lambda entry: entry.gate == 0,
     }
     for name, without in lacks.items():

@@ -1,4 +1,4 @@
-"""How far members agree on a box: by hand."""
+"""How far members agree on a box: by hand, and the same in search and recipe."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from camgen.agreement import with_agreement
+from camgen.calibration import FEATURES
+from camgen.candidates import Cutter, Option
 from camgen.components import SHAPE_NAMES, fine_map
+from camgen.fusion import Fusion
+from camgen.maps import MapSet
+from camgen.recipe import Threshold
+from camgen.scoring import PaddedTruth
+from camgen.sources import MapSource
+from camgen.tuning import TuneFinding
 from tests.camgen.makers import components, placed, whole
+from tests.camgen.test_recipe import entry, map_set, recipe, wild_calibration
 
 COLUMN = SHAPE_NAMES.index("agreement")
 
@@ -51,3 +60,28 @@ def test_each_image_has_its_own_part_of_the_square(n: int) -> None:
     under = with_agreement(found.with_options, members)
     assert under.shape.shape == (1, n, 2, len(SHAPE_NAMES))
     assert (under.shape[0, ..., COLUMN] == agreed).all()
+
+
+def finding(n: int) -> TuneFinding:
+    none = PaddedTruth(np.zeros((n, 0, 4)), np.zeros((n, 0), bool))
+    return TuneFinding(np.arange(n), none, np.arange(n) % 2)
+
+
+@pytest.mark.parametrize("fusion", ["maps", "boxes"])
+def test_search_and_recipe_see_the_same_agreement(fusion: Fusion) -> None:
+    maps: MapSet = map_set(5, 1)
+    made = recipe(entry("A", fusion=fusion, calibration=wild_calibration()), resolution=48)
+    cut = Threshold(kind="range", value=0.5)
+    option = Option((0, 1), MapSource("pcam"), 0.0, cut, 2, 0.0, fusion)
+    cutter = Cutter(maps, finding(5), 0, 48, 0.0, agreement=True)
+    (mapped,), (own,) = made.maps(maps), made.findings
+    seen, used = cutter.components(option), made.components(own, mapped, maps.placements)
+    assert len(mapped.members) == 2
+    assert used.boxes_rel == pytest.approx(seen.boxes_rel)
+    assert used.shape == pytest.approx(seen.shape)
+    agreement = seen.shape[seen.valid][:, COLUMN]
+    assert ((agreement > 0) & (agreement <= 1)).all()  # 1: the whole image is in the box
+    assert agreement.min() < 0.5
+    plain = Cutter(maps, finding(5), 0, 48, 0.0).components(option)
+    assert plain.shape[plain.valid][:, COLUMN] == pytest.approx(1)
+    assert FEATURES[-1] == "agreement"

@@ -13,7 +13,7 @@ from camgen.layers import LAST
 from camgen.maps import MapName, MapSet
 from camgen.offsets import LayerOffset
 from camgen.prior import Prior, fit_prior
-from camgen.recipe import FindingRecipe, Recipe, Threshold, TuneScores, to_pixels
+from camgen.recipe import FindingMaps, FindingRecipe, Recipe, Threshold, TuneScores, to_pixels
 from tests.camgen.makers import named, placed
 from weakray.errors import ConfigError, DataError
 from weakray.files import read_yaml, write_yaml
@@ -100,7 +100,8 @@ def test_drawn_maps_become_scored_boxes_in_image_pixels() -> None:
     maps[0][0, 9:11, 10:12] = 0.6
     maps[1][0, 6:8, 6:8] = 0.9
     made = recipe(entry("A", threshold=Threshold(kind="value", value=0.4)), entry("B", gate=0.5))
-    (found,) = made.apply(maps, np.array([[0.5, 0.4]]), [place])
+    drawn = [FindingMaps(one) for one in maps]
+    (found,) = made.apply(drawn, np.array([[0.5, 0.4]]), [place])
     assert found.class_id.tolist() == [0, 0]  # B is gated
     assert found.score == pytest.approx([0.4, 0.3])
     assert found.boxes_xyxy_px[0] == pytest.approx([10, 5, 30, 15])
@@ -109,7 +110,7 @@ def test_drawn_maps_become_scored_boxes_in_image_pixels() -> None:
     assert found.boxes_xyxy_px[1] == pytest.approx(
         [5 * (10 - third), 5 * (5 - third), 5 * (12 + third), 5 * (7 + third)], abs=1e-4
     )
-    (both,) = made.apply(maps, np.array([[0.5, 0.5]]), [place])
+    (both,) = made.apply(drawn, np.array([[0.5, 0.5]]), [place])
     assert both.class_id.tolist() == [1, 0, 0]
 
 
@@ -118,8 +119,9 @@ def test_members_are_averaged_raw_and_each_finding_has_its_own_method() -> None:
     made = recipe(entry("A"), entry("B", method="gradcam", members=(1,)))
     found = made.maps(maps)
     own = [maps.maps[MapName(member, "pcam", LAST, 0)] for member in (0, 1)]
-    assert found[0] == pytest.approx((own[0] + own[1]) / 2)
-    assert (found[1] == maps.maps[MapName(1, "gradcam", LAST, 1)]).all()
+    assert found[0].mean == pytest.approx((own[0] + own[1]) / 2)
+    assert found[0].members == found[1].members == ()
+    assert (found[1].mean == maps.maps[MapName(1, "gradcam", LAST, 1)]).all()
     assert made.wanted == [
         MapName(0, "pcam", LAST, 0),
         MapName(1, "pcam", LAST, 0),
@@ -153,7 +155,7 @@ def test_a_recipe_from_before_offsets_moves_no_map(tmp_path: Path) -> None:
     drawn = np.zeros((1, 16, 16), np.float32)
     drawn[0, 6:8, 6:9] = 0.9
     maps.maps[MapName(0, "pcam", LAST, 0)] = drawn
-    assert Recipe.load(path).maps(maps)[0].shape == (1, 64, 64)
+    assert Recipe.load(path).maps(maps)[0].mean.shape == (1, 64, 64)
     lower, higher = (one.apply(one.maps(maps), np.ones((1, 1)), maps.placements)[0] for one in (off, made))
     # An eighth of a square of 80 pixels.
     assert lower.boxes_xyxy_px[0] - higher.boxes_xyxy_px[0] == pytest.approx([0, 10, 0, 10], abs=0.3)
@@ -170,14 +172,14 @@ def test_near_components_are_merged_where_the_recipe_says_so() -> None:
     drawn[0, 5:7, 2:5] = drawn[0, 5:7, 7:10] = 0.8
     for gap, boxes in ((0.0, 2), (0.13, 1)):
         made = recipe(entry("A", threshold=Threshold(kind="value", value=0.4), merge_gap=gap))
-        (found,) = made.apply([drawn], np.ones((1, 1)), [place])
+        (found,) = made.apply([FindingMaps(drawn)], np.ones((1, 1)), [place])
         assert len(found) == boxes
     assert found.boxes_xyxy_px[0] == pytest.approx([10, 5, 50, 15])
 
 
 def test_empty_maps_give_no_box() -> None:
     made = recipe(entry("A"), entry("B"))
-    found = made.apply([np.zeros((3, 8, 8), np.float32)] * 2, np.ones((3, 2)), [placed(30, 44, 32)] * 3)
+    found = made.apply([FindingMaps(np.zeros((3, 8, 8), np.float32))] * 2, np.ones((3, 2)), [placed(30, 44, 32)] * 3)
     assert [len(boxes) for boxes in found] == [0, 0, 0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,10 @@ from camgen.sources import MapSource
 
 def option(value: float, layer: str = LAST, members: tuple[int, ...] = (0, 1), exponent: float = 0.0) -> Option:
     return Option(members, MapSource("layercam", layer), exponent, Threshold(kind="range", value=value), 1)
+
+
+def fused(value: float) -> Option:
+    return dataclasses.replace(option(value), fusion="boxes")
 
 
 OPTIONS = [option(0.3), option(0.5), option(0.5, layer="stage1"), option(0.5, members=(0,)), option(0.3, exponent=1.0)]
@@ -41,6 +46,7 @@ def entry(name: str, boxes: int, chosen: Option, ap50: float | None) -> FindingR
     return FindingRecipe(
         name=name,
         members=chosen.members,
+        fusion=chosen.fusion,
         **chosen.source._asdict(),
         threshold=chosen.threshold,
         max_boxes=1,
@@ -96,6 +102,25 @@ def test_markdown_says_it_in_tables(part: str) -> None:
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in tables)
     assert "nan" not in text
+
+
+def test_fused_boxes_are_told_from_averaged_maps() -> None:
+    options = [option(0.3), fused(0.3), fused(0.5)]
+    criterion = np.array([[[0.4], [0.7], [0.6]]])
+    table = Tried(options, criterion, criterion / 2, np.ones((1, 3, 1), bool), np.array([10**9]))
+    recipe = Recipe(ensemble_sha256="a" * 64, findings=(entry("A", 12, options[1], 0.35),))
+    found = told(recipe, table, [Gated(0.7, 0.35)])
+    assert found["ingredients"]["fusion"] == {"criterion": [0.7, 0.4], "ap50": [0.35, 0.2]}
+    (row,) = found["findings"]
+    assert row["chosen"]["fusion"] == "boxes"
+    assert row["one_cut_further"] == [None, pytest.approx(0.1)]  # the averaged map's cut is not a neighbour
+    assert row["best_criterion"] == {
+        "layercam/prior 0/range/members 0,1": 0.4,
+        "layercam/prior 0/range/members 0,1/boxes fused": 0.7,
+    }
+    text = as_markdown({"recipes": {}, "images": 20, "options": 3, **found})
+    assert "| A | 12 | layercam, members 0, 1, boxes fused |" in text
+    assert "| fusion of members' boxes | 0.350 | 0.200 | +0.150 | +0.150 |" in text
 
 
 @pytest.mark.parametrize("kind", ["range", "value"])
