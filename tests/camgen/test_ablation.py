@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import bench.ablation as module
+import bench.finished_run as shared
 from bench.ablation import AblationConfig, run
 from camgen.generate import GenerateConfig
 from camgen.generate import run as generate
@@ -45,7 +46,7 @@ def config(tmp_path: Path, ensemble_folder: Path) -> AblationConfig:
 def test_one_ingredient_is_left_out_at_a_time(
     config: AblationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(shared, "_CHUNK", 3)
     rows = run(config)
     names = {row.case.rsplit("/vs-", 1)[1] for row in rows}
     assert names == {f"without-{name}" for name in LEFT_OUT} | {"best-single-member", "plain-gradcam"}
@@ -59,7 +60,6 @@ def test_one_ingredient_is_left_out_at_a_time(
         "prior": lambda entry: entry.prior is None,
         "calibration": lambda entry: entry.calibration is None,
         "fusion-of-boxes": lambda entry: entry.fusion == "maps",
-        "gate": lambda entry: entry.gate == 0,
     }
     for name, without in lacks.items():
         assert all(without(entry) for entry in recipes[name].findings), name
@@ -93,8 +93,8 @@ def test_one_ingredient_is_left_out_at_a_time(
         calls.append(len(image_ids))
         return map_dataset(ensemble, dataset, image_ids, *rest)
 
-    monkeypatch.setattr(module, "map_dataset", watched)
-    monkeypatch.setattr(module, "try_all", None)
+    monkeypatch.setattr(shared, "map_dataset", watched)
+    monkeypatch.setattr(shared, "try_all", None)
     assert run(config) == rows
     assert calls == [3]
     assert read_json(first[1]) == content
