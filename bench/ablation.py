@@ -25,6 +25,8 @@ from pydantic import Field
 
 from bench.finished_run import RunBenchConfig, arguments, in_parts, paired, search_config, settings, tried_once
 from bench.printing import Row, answer
+from camgen.calibration import Extra
+from camgen.fusion import Fusion
 from camgen.maps import MapSet
 from camgen.recipe import Recipe
 from camgen.rivals import gradcam_single
@@ -68,6 +70,10 @@ class AblationConfig(RunBenchConfig):
         ("pcam~flip", "gradcam~flip", "gradcam:probability"), description="sources tried beside the search's own"
     )
     merge_gaps: tuple[float, ...] = Field((0.0, 0.05), description="gaps tried, below which components are one box")
+    fusions: tuple[Fusion, ...] = Field(("maps", "boxes"), description="ways tried to join several members")
+    extra_features: tuple[Extra, ...] = Field(
+        ("contrast", "agreement"), description="what calibration looks at beside the search's own"
+    )
 
 
 def main() -> None:
@@ -127,6 +133,11 @@ def _chosen(config: AblationConfig, folder: RunFolder, dataset: Dataset, ensembl
         if among.any() and not among.all():
             recipes[NAMES[name]] = pick(tried, maps, among)
     recipes["gate"] = pick(tried, maps, gates=(0.0,))
+    for extra in searched.extra_features if searched.calibrate else ():
+        fewer = tuple(name for name in searched.extra_features if name != extra)
+        blind = searched.model_copy(update={"extra_features": fewer})
+        blindly = tried_once(folder, f"without_{extra}", blind, maps, findings)
+        recipes[extra] = pick(blindly, maps, extra_features=fewer)
     if maps.offsets:
         straight = dataclasses.replace(maps, offsets={})
         recipes["centring"] = pick(tried_once(folder, "straight", searched, straight, findings), straight)
@@ -140,11 +151,13 @@ def _chosen(config: AblationConfig, folder: RunFolder, dataset: Dataset, ensembl
 
 
 def _search_config(config: AblationConfig, members: int) -> SearchConfig:
-    """The run's settings, with single members and the further sources."""
+    """The run's settings, with single members and all that is not tried unless one asks for it."""
     own = search_config(config)
     more: dict[str, Any] = {
         "sources": tuple(dict.fromkeys((*own.sources, *config.extra_sources))),
         "merge_gaps": tuple(sorted({*own.merge_gaps, *config.merge_gaps})),
+        "fusions": tuple(dict.fromkeys((*own.fusions, *config.fusions))),
+        "extra_features": tuple(dict.fromkeys((*own.extra_features, *config.extra_features))),
     }
     return own.model_copy(update={**more, "single_members": members > 1, "rivals": True})
 

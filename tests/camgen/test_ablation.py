@@ -25,7 +25,7 @@ from weakray.files import read_json
 from weakray.taxonomy import Finding, Taxonomy
 
 LEFT_OUT = {"mean-over-members", "views", "early-layers", "per-finding-threshold", "prior"}
-LEFT_OUT |= {"centring", "merging", "calibration", "gate", "fusion-of-boxes"}
+LEFT_OUT |= {"centring", "merging", "calibration", "gate", "fusion-of-boxes", "contrast", "agreement"}
 
 
 @pytest.fixture
@@ -60,6 +60,9 @@ def test_one_ingredient_is_left_out_at_a_time(
         "prior": lambda entry: entry.prior is None,
         "calibration": lambda entry: entry.calibration is None,
         "fusion-of-boxes": lambda entry: entry.fusion == "maps",
+        "contrast": lambda entry: entry.calibration is None or "contrast" not in entry.calibration.features,
+        "agreement": lambda entry: entry.calibration is None or "agreement" not in entry.calibration.features,
+        "gate": lambda entry: entry.gate == 0,
     }
     for name, without in lacks.items():
         assert all(without(entry) for entry in recipes[name].findings), name
