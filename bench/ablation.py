@@ -81,7 +81,10 @@ def main() -> None:
     given = arguments(__doc__, "ablation").parse_args()
     silence()
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
-        rows = run(validate(AblationConfig, settings(given, "ablation", Path(temporary))))
+        values = settings(given, "ablation", Path(temporary))
+        if given.quick:
+            values["extra_sources"] = ["gradcam:probability~flip"]  # both rows from one source
+        rows = run(validate(AblationConfig, values))
     answer("ablation", rows)
 
 
