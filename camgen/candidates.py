@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camgen.agreement import with_agreement
+from camgen.agreement import mass_of, with_agreement
 from camgen.components import Components, Cut, FineMap, components_at, fine_map
 from camgen.fusion import Fusion, fuse
 from camgen.maps import UNIT_RANGE, MapArray, MapSet
@@ -73,6 +73,7 @@ class Cutter:
             kinds.setdefault(option.kind, []).append(o)
         for kind, own in kinds.items():
             members = self._members(kind)
+            masses = [mass_of(own) for own in members] if self._agreement else []
             cut_from = members if kind[3] == "boxes" else [self.fine(kind)]
             for gap in sorted({options[o].merge_gap for o in own}):
                 near = [o for o in own if options[o].merge_gap == gap]
@@ -92,7 +93,7 @@ class Cutter:
                     alike = [o for o in near if options[o].max_boxes == places]
                     index = np.array([cuts.index(options[o].cut) for o in alike])
                     boxes = fuse([own.options(index).first(places) for own in found], places)
-                    yield np.array(alike), with_agreement(boxes, members) if self._agreement else boxes
+                    yield np.array(alike), with_agreement(boxes, masses) if self._agreement else boxes
 
     def components(self, option: Option) -> Components:
         """The boxes under one option."""

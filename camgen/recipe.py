@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from camgen.agreement import with_agreement
+from camgen.agreement import mass_of, with_agreement
 from camgen.calibration import Calibration, corrected, features_of
 from camgen.components import Components, FineMap, find_components, fine_map
 from camgen.fusion import FUSION_IOU, Fusion, fuse
@@ -226,7 +226,7 @@ class Recipe(StrictModel):
             for fine in (members if fused else [self._fine(maps.mean, placements)])
         ]
         boxes = fuse(found, finding.max_boxes, self.fusion_iou)
-        return with_agreement(boxes, members) if finding.weighs_agreement else boxes
+        return with_agreement(boxes, [mass_of(own) for own in members]) if finding.weighs_agreement else boxes
 
     def detections(
         self,

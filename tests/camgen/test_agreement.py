@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from camgen.agreement import with_agreement
+from camgen.agreement import mass_of, with_agreement
 from camgen.calibration import FEATURES
 from camgen.candidates import Cutter, Option
 from camgen.components import SHAPE_NAMES, fine_map
@@ -26,13 +26,13 @@ def test_the_least_share_over_the_largest() -> None:
     one[1:3, 1:5], one[8, 8] = 1.0, 2.0  # 8 of 10 in the first box
     two[1:3, 3:5], two[5:8, 0:2] = 0.1, 0.1  # 4 of 10, on another scale
     found = components([[[0.1, 0.1, 0.5, 0.3], [0.8, 0.8, 0.9, 0.9], [0.6, 0.0, 0.7, 0.1]]])
-    agreed = with_agreement(found, [[whole(one)], [whole(two)]])
+    agreed = with_agreement(found, [mass_of([whole(one)]), mass_of([whole(two)])])
     assert agreed.shape[0, :, COLUMN] == pytest.approx([0.4 / 0.8, 0, 0])  # the others: one has nothing, none has
     assert (found.shape == 0).all()  # what was given is left alone
-    assert with_agreement(found, [[whole(one)]]) is found
-    same = with_agreement(found, [[whole(one)], [whole(one * 1e-4)]])
+    assert with_agreement(found, [mass_of([whole(one)])]) is found
+    same = with_agreement(found, [mass_of([whole(own)]) for own in (one, one * 1e-4)])
     assert same.shape[0, :2, COLUMN] == pytest.approx([1, 1])
-    nowhere = with_agreement(found, [[whole(one)], [whole(two * 0)]])
+    nowhere = with_agreement(found, [mass_of([whole(own)]) for own in (one, two * 0)])
     assert (nowhere.shape[0, :, COLUMN] == 0).all()
 
 
@@ -44,7 +44,7 @@ def test_each_image_has_its_own_part_of_the_square(n: int) -> None:
     boxes = np.repeat(np.array([[[0.0, 0.0, 0.5, 1.0], [0.25, 0.25, 0.75, 0.75]]]), n, axis=0)
     found = components(boxes)
     maps = [rng.random((n, side, side)).astype(np.float32) for side in (8, 16)]
-    members = [[fine_map(own[i], places[i], 8) for i in range(n)] for own in maps]
+    members = [mass_of([fine_map(own[i], places[i], 8) for i in range(n)]) for own in maps]
     agreed = with_agreement(found, members).shape[..., COLUMN]
     for i, place in enumerate(places):
         for j, (x0, y0, x1, y1) in enumerate(boxes[i].tolist()):
