@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from bench.finished_run import RunBenchConfig, arguments, in_parts, paired, search_config, settings, tried_once
+from bench.finished_run import RunBenchConfig, arguments, compared, in_parts, search_config, settings, tried_once
 from bench.printing import Row, answer
 from camgen.calibration import Extra
 from camgen.fusion import Fusion
@@ -98,7 +98,7 @@ def run(config: AblationConfig) -> list[Row]:
     truth = dataset.truth_of("test")
     boxes = _boxes(config, folder, dataset, ensemble, recipes)
     matches = {name: match(found, truth, len(dataset.taxonomy)) for name, found in boxes.items()}
-    table, rows = paired(config, dataset, matches, FULL, _case)
+    table, rows = compared(config, dataset, matches, FULL, _case)
     content = {"recipes": table, "images": len(matches[FULL].image_ids), "draws": config.draws}
     write_json(folder.root / "ablation.json", content)
     return rows

@@ -28,7 +28,7 @@ import numpy as np
 from pydantic import Field
 
 from bench.corrections import WAYS, Array, Chosen, chosen
-from bench.finished_run import RunBenchConfig, arguments, in_parts, paired, search_config, settings, tried_once
+from bench.finished_run import RunBenchConfig, arguments, compared, in_parts, search_config, settings, tried_once
 from bench.printing import Row, answer
 from camgen.calibration import corrected, features_of, with_extra
 from camgen.candidates import Cutter, Option
@@ -95,10 +95,10 @@ def run(config: CalibrationConfig) -> list[Row]:
     content: dict[str, Any] = {"draws": config.draws}
     for name, choice in choices.items():
         found = {source: match(own, truth, len(dataset.taxonomy)) for source, own in predictions[name].items()}
-        table, compared = paired(
+        table, own = compared(
             config, dataset, found, RECIPE, lambda metric, source, name=name: _case(name, metric, source)
         )
-        rows += compared
+        rows += own
         content[name] = {"recipes": table, "tune": _told(choice, dataset.taxonomy.names)}
     write_json(folder.root / "calibration.json", content)
     return rows

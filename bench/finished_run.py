@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from bench.printing import Row
+from bench.detector_cells import CONFIGS, run_all, up_to_ensemble
+from bench.printing import Row, paired
 from camgen.mapper import Making, map_dataset
 from camgen.maps import MapName, MapSet
 from camgen.search import SearchConfig, all_options, try_all
@@ -28,10 +29,9 @@ from eval.intervals import PatientDraws
 from weakray.config import StrictModel, load, to_plain, validate
 from weakray.dataset import Dataset
 from weakray.files import read_json, read_yaml, replacing, write_json, write_yaml
-from weakray.pipeline import PipelineConfig, plan
+from weakray.pipeline import PipelineConfig
 from weakray.runs import RunFolder
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 _CHUNK = 64  # test images a file
 _METRICS: tuple[Metric, ...] = ("ap50", "ap30")
 
@@ -79,9 +79,7 @@ def settings(given: argparse.Namespace, folder: str, temporary: Path) -> dict[st
 
 def _make(config: PipelineConfig) -> None:
     """As much of a run as is looked at here: dataset and classifiers."""
-    for number, stage in enumerate(plan(config), 1):
-        if stage.name.startswith(("ingest", "classify.member", "classify.ensemble")):
-            stage.run(number)
+    run_all(up_to_ensemble(config))
     write_yaml(config.root / "config.yaml", to_plain(config))
 
 
@@ -130,7 +128,7 @@ def in_parts(
         yield part, read_json(path)
 
 
-def paired(
+def compared(
     config: RunBenchConfig, dataset: Dataset, matches: Mapping[str, Matches], reference: str, case: Callable[..., str]
 ) -> tuple[dict[str, Any], list[Row]]:
     """Scores of each source, and a row a source and metric: the reference's AP over the source's, on the same draws.
@@ -154,8 +152,5 @@ def paired(
             table[name][f"{metric}_gain"] = gain.interval.to_dict() | {"tie": gain.tie}
             ratio = compare_boxes(full, own, drawn, metric, "ratio").interval
             ours, peer = table[reference][metric]["value"], table[name][metric]["value"]
-            ends = ratio.value, ratio.low, ratio.high
-            if not np.isfinite(ends).all():  # nothing is found without it
-                ends = (ours / max(peer, 1e-9),) * 3
-            rows.append(Row(case(metric, name), ours, peer, f"{metric.upper()} on test", *ends, config.draws))
+            rows.append(paired(case(metric, name), ours, peer, f"{metric.upper()} on test", ratio, config.draws))
     return table, rows
