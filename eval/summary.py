@@ -13,8 +13,9 @@ from pydantic import Field
 
 from eval.average_precision import Matches, match
 from eval.box_errors import score_errors, split_errors
-from eval.box_scores import recovered_fraction, score_matches
+from eval.box_scores import compare_boxes, recovered_fraction, score_matches
 from eval.classification import score_classification
+from eval.intervals import PatientDraws
 from eval.rivals import centre_box, mean_box
 from weakray.coco import Predictions, load_results
 from weakray.config import StrictModel
@@ -94,6 +95,8 @@ def run(config: SummaryConfig) -> SummaryResult:
         | {"errors": score_errors(split_errors(found, truth, len(names)), *drawn)}
         for name, found in scored.items()
     }
+    for other, lead in _leads(matches, dataset.patients, config).items():
+        scores[other]["lead"] = lead
     classify = score_classification(
         probabilities.loc[test_ids],
         dataset.labels.loc[test_ids],
@@ -131,6 +134,19 @@ def _only(found: Predictions, image_ids: list[str], dataset: Dataset, name: str)
         )
     kept = set(image_ids)
     return {image_id: boxes for image_id, boxes in found.items() if image_id in kept}
+
+
+def _leads(matches: dict[str, Matches], patients: dict[str, str], config: SummaryConfig) -> dict[str, dict[str, float]]:
+    """AP50 of the weak detector, else of the recipe, less that of each other source, on the same draws."""
+    first = next((matches[name] for name in ("weak_detector", "recipe") if name in matches), None)
+    if first is None:
+        return {}
+    drawn = PatientDraws.of(first.image_ids, patients, config.draws, config.seed)
+    return {
+        name: compare_boxes(first, other, drawn).interval.to_dict()
+        for name, other in matches.items()
+        if other is not first
+    }
 
 
 def _recovered(matches: dict[str, Matches], patients: dict[str, str], config: SummaryConfig) -> dict[str, Any] | None:

@@ -32,11 +32,12 @@ class Estimate:
         except (KeyError, TypeError, ValueError):
             raise DataError(f"summary: expected a figure as value, low, high; got {entry!r}") from None
 
-    def against(self, other: Estimate) -> Verdict:
-        """A tie where the two intervals share a point, else the side that `value` says."""
-        if self.low <= other.high and other.low <= self.high:
+    @property
+    def verdict(self) -> Verdict:
+        """Of a difference: a tie where its interval holds 0."""
+        if self.low <= 0 <= self.high:
             return "tie"
-        return "ahead" if self.value > other.value else "behind"
+        return "ahead" if self.value > 0 else "behind"
 
 
 def figure(value: float, digits: int = 2) -> str:
@@ -73,11 +74,25 @@ def ap50(summary: Mapping[str, Any], key: str) -> Estimate | None:
     return Estimate.read(scores[key]["ap50"]) if key in scores else None
 
 
+def verdict(summary: Mapping[str, Any], key: str) -> Verdict:
+    """How the weak detector, else the recipe, stands to another source: its AP50 less the other's, draw by draw.
+
+    Raises:
+        DataError: if the summary does not say.
+    """
+    lead = summary["scores"][key].get("lead")
+    if lead is None:
+        raise DataError(
+            f"summary: expected scores.{key}.lead, found none; score the run again by `weakray eval summary`"
+        )
+    return Estimate.read(lead).verdict
+
+
 def headline(summary: Mapping[str, Any], test_images: int | None) -> str:
     """The result in one sentence; what was not computed is not spoken of.
 
     The subject is the weak detector, else the recipe, else the classifiers. Plain Grad-CAM and the recovered
-    fraction follow where they exist. Two figures whose intervals overlap are called a tie.
+    fraction follow where they exist. A difference is called a tie where its paired interval holds 0.
 
     Args:
         summary: `summary.json`.
@@ -88,7 +103,7 @@ def headline(summary: Mapping[str, Any], test_images: int | None) -> str:
         mine = ap50(summary, key)
         if mine is not None:
             plain = ap50(summary, "gradcam_single")
-            beside = "" if plain is None else f", {_against_plain(mine, plain)}"
+            beside = "" if plain is None else f", {_against_plain(mine, plain, verdict(summary, 'gradcam_single'))}"
             recovered = summary.get("recovered_fraction") if key == "weak_detector" else None
             ending = "" if recovered is None else f"{',' if beside else ''} and {_recovered(Estimate.read(recovered))}"
             return f"{subject} AP50 {spoken(mine)}{where}{beside}{ending}."
@@ -98,8 +113,8 @@ def headline(summary: Mapping[str, Any], test_images: int | None) -> str:
     return "Nothing was scored in this run."
 
 
-def _against_plain(mine: Estimate, plain: Estimate) -> str:
-    match mine.against(plain):
+def _against_plain(mine: Estimate, plain: Estimate, stands: Verdict) -> str:
+    match stands:
         case "tie":
             return f"a tie with plain Grad-CAM at {spoken(plain)}"
         case "behind":
@@ -125,7 +140,7 @@ def standfirst(summary: Mapping[str, Any]) -> list[str]:
             "tie": f"ties with the weak one at {spoken(few)}",
             "ahead": f"stays below it at {spoken(few)}",
             "behind": f"does better, {spoken(few)}",
-        }[weak.against(few)]
+        }[verdict(summary, "few_shot")]
         said.append(f"The same detector trained on the few annotated images alone {relation}.")
     if weak is not None and recipe is not None:
         said.append(f"The pseudo-boxes it learned from score {spoken(recipe)}.")
@@ -135,7 +150,7 @@ def standfirst(summary: Mapping[str, Any]) -> list[str]:
     rivals = [(key, ap50(summary, key)) for key in ("random_map", "centre_box", "mean_box")]
     mine, subject = (weak, "the weak detector") if weak is not None else (recipe, "the recipe")
     if mine is not None:
-        near = [BY_KEY[k].name.lower() for k, rival in rivals if rival is not None and mine.against(rival) != "ahead"]
+        near = [BY_KEY[k].name.lower() for k, rival in rivals if rival is not None and verdict(summary, k) != "ahead"]
         if near:
             said.append(f"Mind: {subject} is not clearly ahead of {' and '.join(near)}; such boxes ignore the image.")
     return said

@@ -39,6 +39,12 @@ def test_summary_has_the_schema_of_the_design(micro: Path) -> None:
             assert finding["positives"] > 0
         assert score["errors"].keys() == {*ERROR_TYPES, "per_finding", "boxes"}
         assert score["errors"]["per_finding"].keys() == score["per_finding"].keys()
+    weak = summary["scores"].pop("weak_detector")
+    assert "lead" not in weak
+    for score in summary["scores"].values():
+        lead = score["lead"]
+        assert lead["value"] == pytest.approx(weak["ap50"]["value"] - score["ap50"]["value"])
+        assert lead["low"] <= lead["value"] <= lead["high"]
     assert all(seconds > 0 for seconds in summary["seconds"].values())
 
 

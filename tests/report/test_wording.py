@@ -9,9 +9,14 @@ from eval.report.wording import Estimate, duration, figure, headline, spoken, sp
 from weakray.errors import DataError
 
 
-def scored(**ap50: tuple[float, float, float]) -> dict[str, Any]:
-    """A summary with AP50 alone."""
-    return {"scores": {k: {"ap50": {"value": v, "low": lo, "high": hi}} for k, (v, lo, hi) in ap50.items()}}
+def scored(*, spread: float = 0.02, **ap50: tuple[float, float, float]) -> dict[str, Any]:
+    """A summary with AP50 alone, and the lead of the first source over the others, ± `spread`."""
+    scores = {k: {"ap50": {"value": v, "low": lo, "high": hi}} for k, (v, lo, hi) in ap50.items()}
+    first, *others = scores
+    for key in others:
+        lead = ap50[first][0] - ap50[key][0]
+        scores[key]["lead"] = {"value": lead, "low": lead - spread, "high": lead + spread}
+    return {"scores": scores}
 
 
 RECOVERED = {"value": 0.82, "low": 0.76, "high": 0.88}
@@ -40,17 +45,23 @@ def test_durations(seconds: float, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "expected"),
+    ("lead", "expected"),
     [
-        ((0.41, 0.38, 0.44), (0.30, 0.27, 0.37), "ahead"),
-        ((0.41, 0.38, 0.44), (0.36, 0.33, 0.38), "tie"),
-        ((0.20, 0.18, 0.22), (0.36, 0.33, 0.39), "behind"),
+        ((0.04, 0.02, 0.06), "ahead"),
+        ((0.02, 0.0, 0.05), "tie"),
+        ((-0.1, -0.2, 0.01), "tie"),
+        ((-0.1, -0.2, -0.01), "behind"),
     ],
 )
-def test_a_tie_is_two_intervals_with_a_common_point(
-    a: tuple[float, float, float], b: tuple[float, float, float], expected: str
-) -> None:
-    assert Estimate(*a).against(Estimate(*b)) == expected
+def test_a_tie_is_a_difference_whose_interval_holds_0(lead: tuple[float, float, float], expected: str) -> None:
+    assert Estimate(*lead).verdict == expected
+
+
+def test_the_paired_difference_decides_not_whether_two_intervals_overlap() -> None:
+    """Both move together from draw to draw: .545 [.517, .581] is ahead of .502 [.474, .537] by .043 [.025, .062]."""
+    few_shot = {"weak_detector": (0.545, 0.517, 0.581), "few_shot": (0.502, 0.474, 0.537)}
+    assert standfirst(scored(spread=0.018, **few_shot))[0].endswith("alone stays below it at .50 [.47, .54].")
+    assert standfirst(scored(spread=0.050, **few_shot))[0].endswith("alone ties with the weak one at .50 [.47, .54].")
 
 
 def test_headline_of_a_full_run() -> None:
@@ -63,7 +74,7 @@ def test_headline_of_a_full_run() -> None:
 
 
 def test_headline_calls_a_difference_inside_the_interval_a_tie() -> None:
-    summary = scored(weak_detector=(0.41, 0.38, 0.44), gradcam_single=(0.37, 0.33, 0.40))
+    summary = scored(spread=0.05, weak_detector=(0.41, 0.38, 0.44), gradcam_single=(0.37, 0.33, 0.40))
     summary["recovered_fraction"] = {"value": 0.97, "low": 0.9, "high": 1.04}
     assert headline(summary, 300).replace("\u00a0", " ") == (
         "The weak detector reaches AP50 .41 [.38, .44] on 300 test images, a tie with plain Grad-CAM at "
@@ -123,12 +134,13 @@ def test_headline_without_a_count_of_images() -> None:
     ],
 )
 def test_standfirst_tells_of_the_few_shot_rival_whoever_wins(few: tuple[float, float, float], expected: str) -> None:
-    assert standfirst(scored(weak_detector=(0.41, 0.38, 0.44), few_shot=few))[0].endswith(expected)
+    assert standfirst(scored(spread=0.03, weak_detector=(0.41, 0.38, 0.44), few_shot=few))[0].endswith(expected)
 
 
 def test_standfirst_warns_when_a_blind_rival_is_near() -> None:
     said = standfirst(
         scored(
+            spread=0.015,
             weak_detector=(0.06, 0.04, 0.08),
             mean_box=(0.05, 0.03, 0.07),
             centre_box=(0.07, 0.05, 0.09),
@@ -153,3 +165,10 @@ def test_sources_keep_their_order_and_strangers_are_refused() -> None:
 def test_a_figure_without_interval_is_refused() -> None:
     with pytest.raises(DataError, match="expected a figure as value, low, high; got {'value': 0.4}"):
         Estimate.read({"value": 0.4})
+
+
+def test_a_summary_that_does_not_compare_is_refused() -> None:
+    summary = scored(weak_detector=(0.41, 0.38, 0.44), few_shot=(0.3, 0.2, 0.4))
+    del summary["scores"]["few_shot"]["lead"]
+    with pytest.raises(DataError, match=r"expected scores\.few_shot\.lead, found none; score the run again by"):
+        standfirst(summary)
