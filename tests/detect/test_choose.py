@@ -201,7 +201,7 @@ def test_candidates_change_sections_setting_by_setting(config: ChooseConfig) -> 
         ({"choice": {}}, r"candidates\.choice: is the folder of the choice itself; give it another name"),
         ({"../a": {}}, r"candidates\..*should match pattern"),
         ({}, r"candidates: .*at least 1 item"),
-        ({"a": {"source": "pseudo", "course": {"rounds": 1}}}, r"course\.rounds: of no use to source=pseudo"),
+        ({"a": {"source": "pseudo", "course": {"tune_mixed": 0.3}}}, r"course\.tune_mixed: of no use to source=pseudo"),
     ],
 )
 def test_wrong_candidates_are_refused_before_any_training(
