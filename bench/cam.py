@@ -92,7 +92,7 @@ class Scale:
     masked_runs: int
 
 
-FULL = Scale(("densenet121", "resnet50"), size_px=320, masked_size_px=224, runs=5, masked_runs=2)
+FULL = Scale(("densenet121", "resnet50"), size_px=320, masked_size_px=128, runs=5, masked_runs=2)
 QUICK = Scale(("test_resnet",), size_px=96, masked_size_px=96, runs=3, masked_runs=2)
 
 
