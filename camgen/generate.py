@@ -30,6 +30,7 @@ from classify.compute import DeviceName, torch_device, torch_threads
 from classify.ensemble import Ensemble
 from weakray.coco import Predictions, save_results
 from weakray.config import StrictModel
+from weakray.cores import usable_cores
 from weakray.dataset import Dataset, Split
 from weakray.detections import Detections
 from weakray.errors import ConfigError, RunError
@@ -180,7 +181,7 @@ def _first_broken(workers: Sequence[BaseProcess]) -> int | None:
 def _process(config: GenerateConfig, key: str, batches: Sequence[Batch], rank: int) -> None:
     """What one of several processes does."""
     silence()
-    threads = config.threads or max(1, (os.cpu_count() or 1) // config.processes)
+    threads = config.threads or max(1, usable_cores() // config.processes)
     dataset = Dataset.load(config.data)
     tools = _Tools(
         dataset,
@@ -214,7 +215,10 @@ def _gallery(config: GenerateConfig, dataset: Dataset, boxed: Sequence[str]) -> 
 
 @contextmanager
 def _bar(total: int, rank: int) -> Iterator[Any]:
-    with tqdm(total=total, desc="generate", unit="image", position=rank, disable=None) as bar:
+    row: dict[str, Any] = (
+        {"position": rank} if rank else {}
+    )  # the first's is tqdm's choice, which TQDM_POSITION may have made
+    with tqdm(total=total, desc="generate", unit="image", disable=None, **row) as bar:
         yield bar
 
 

@@ -10,11 +10,11 @@ import pandas as pd
 from pydantic import Field
 
 from detect.detector import detector_sha256
-from detect.quiet_import import usable_cores
 from detect.speed import Speed, measure
 from weakray.bundle.parity import spread
 from weakray.bundle.runtime import Engine
 from weakray.config import StrictModel, to_plain
+from weakray.cores import usable_cores
 from weakray.dataset import Dataset, Split
 from weakray.errors import DataError
 from weakray.files import write_json

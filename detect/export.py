@@ -12,7 +12,7 @@ from detect.cutoffs import choose_cutoffs
 from detect.detector import Detector, load_detector
 from detect.formats import Format, OpenVinoFormat, precision_of
 from detect.parity import DetectorParity, ToleranceConfig
-from detect.quiet_import import torch_threads, usable_cores
+from detect.quiet_import import torch_threads
 from detect.speed import Speed
 from detect.torch_forms import require_tensorrt
 from detect.trials import ExportRow, Trial
@@ -23,6 +23,7 @@ from weakray.bundle.manifest import CLASSIFIERS, DETECTOR, ClassifierPart, Detec
 from weakray.bundle.writing import write_bundle
 from weakray.coco import load_results
 from weakray.config import StrictModel, validate
+from weakray.cores import usable_cores
 from weakray.dataset import Dataset
 from weakray.errors import BundleError, ConfigError, DataError, RunError
 from weakray.files import read_json, sha256_file

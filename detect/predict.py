@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from detect.detector import check_findings, detector_sha256, open_detector, predict_boxes
 from detect.output import BoxFormat, write_boxes, write_picture
-from detect.quiet_import import torch_threads, usable_cores
+from detect.quiet_import import torch_threads
 from weakray.bundle.runtime import Engine
 from weakray.coco import BoxTruth, Predictions, save_results
 from weakray.config import StrictModel
+from weakray.cores import usable_cores
 from weakray.dataset import Dataset, Split
 from weakray.errors import ConfigError, DataError
 from weakray.files import sha256_file, sha256_json, write_text

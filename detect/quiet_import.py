@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from weakray.cores import usable_cores
 from weakray.stack import silence
 
 
@@ -71,8 +72,3 @@ def torch_threads(count: int | None) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-
-
-def usable_cores() -> int:
-    """Cores this process may use; all of the machine's where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
