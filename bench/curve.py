@@ -52,9 +52,10 @@ from weakray.config import StrictModel, load, to_plain, validate
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, WeakrayError
 from weakray.files import read_json, sha256_json, write_json
-from weakray.pipeline import PipelineConfig, Section, Stage
+from weakray.pipeline import PipelineConfig, Section
 from weakray.runs import commit
 from weakray.stack import silence
+from weakray.stages import Stage
 
 ACCEPTANCE = (11, 12, 13)
 

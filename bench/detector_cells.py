@@ -21,7 +21,8 @@ from weakray.coco import load_results
 from weakray.config import load, validate
 from weakray.dataset import Dataset, Split
 from weakray.files import sha256_json
-from weakray.pipeline import PipelineConfig, Section, Stage, plan
+from weakray.pipeline import PipelineConfig, Section, plan
+from weakray.stages import Stage
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 _CLASSIFIERS = ("ingest", "classify.member", "classify.ensemble")

@@ -39,9 +39,10 @@ from weakray.config import to_plain, validate
 from weakray.dataset import Dataset
 from weakray.errors import RunError, WeakrayError
 from weakray.files import read_yaml, sha256_file, write_json, write_text, write_yaml
-from weakray.pipeline import PipelineConfig, Section, Stage, plan
+from weakray.pipeline import PipelineConfig, Section, plan
 from weakray.runs import commit, finished_inputs
 from weakray.stack import silence
+from weakray.stages import Stage
 
 PSEUDO, FEW_SHOT, SUPERVISED = "pseudo", "few_shot", "supervised"
 CEILING = "ceiling_boxes.json"

@@ -1,4 +1,4 @@
-"""`weakray run CONFIG`: the stages in order, finished ones skipped, interrupted ones gone on with.
+"""`weakray run CONFIG`: the stages in order or side by side, finished ones skipped, interrupted ones gone on with.
 
 The pipeline holds no science. Each section of its config is the config of a stage's verb, paths and seeds filled in
 here; each stage decides by its own run folder whether there is anything left to do.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from weakray.config import Config, StrictModel, to_plain, validate
 from weakray.errors import ConfigError
 from weakray.files import read_json, sha256_file, sha256_json, write_json, write_yaml
 from weakray.runs import open_run
+from weakray.stages import Stage, run_stages
 
 Rival = Literal["random_map", "centre_box", "mean_box", "gradcam_single", "few_shot", "supervised_detector"]
 Section = dict[str, Any]
@@ -55,6 +56,8 @@ class DetectSection(StrictModel):
 class PipelineConfig(StrictModel):
     """A whole run. Sections hold the settings of the stages' verbs, less their paths."""
 
+    unhashed: ClassVar[frozenset[str]] = frozenset({"out", "at_once"})
+
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the run")
     out: Path | None = Field(None, description="folder of the run; null: runs/NAME")
     ingest: Section = Field(description="`source: phantom | nih | chexpert | …`, and that verb's settings")
@@ -69,6 +72,12 @@ class PipelineConfig(StrictModel):
     )
     summary: Section = Field({}, description="settings of `eval summary`")
     report: Section = Field({}, description="settings of `eval report`")
+    at_once: int = Field(
+        1,
+        ge=1,
+        description="stages that may run at the same time, each on its share of the cores; 1: one after the other, on "
+        "all. Another number of threads rounds differently, so that figures may differ a little",
+    )
 
     @property
     def root(self) -> Path:
@@ -86,48 +95,22 @@ class PipelineResult(StrictModel):
     recovered_fraction: float | None
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A verb, the settings it is called with, and the run folder that says whether it is done."""
-
-    name: str
-    verb: Callable[[Any], Any]
-    config: Any
-    folder: Path
-
-    def run(self, number: int) -> Any:
-        """Calls the verb, which finds its own finished work."""
-        done = self.folder / "done.json"
-        before = done.read_bytes() if done.is_file() else None
-        print(f"[{number:2d}] {self.name}{'' if before is None else ' (found)'}", flush=True)
-        result = self.verb(self.config)
-        if before is not None and done.read_bytes() != before:
-            print(f"     {self.name}: done anew, for its settings or what it reads had changed", flush=True)
-        return result
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the run that did the work."""
-        return float(read_json(self.folder / "done.json")["seconds"])
-
-
 def run(config: PipelineConfig) -> PipelineResult:
     """Runs every stage that is not done, writes `summary.json` before the last, which is the report.
 
     Raises:
         ConfigError: naming the dotted path of a wrong setting, before any stage starts.
+        RunError: if a stage's process dies, where several run at once.
     """
-    stages = plan(config)
-    root, results = config.root, dict[str, Any]()
+    *stages, report = plan(config)
+    root = config.root
     write_yaml(root / "config.yaml", to_plain(config))
-    for number, stage in enumerate(stages, 1):
-        if stage.name == "eval.report":
-            _write_summary(config, results["eval.summary"].scores, {s.name: s.seconds for s in stages[: number - 1]})
-        results[stage.name] = stage.run(number)
+    results = run_stages(stages, config.at_once)
     scores = results["eval.summary"]
+    _write_summary(config, scores.scores, {stage.name: stage.seconds for stage in stages})
     return PipelineResult(
         summary=root / "summary.json",
-        report=results["eval.report"].report,
+        report=report.run(len(stages) + 1).report,
         bundle=results["detect.export"].bundle,
         ap50=scores.ap50,
         recovered_fraction=scores.recovered_fraction,
@@ -135,7 +118,7 @@ def run(config: PipelineConfig) -> PipelineResult:
 
 
 def _write_summary(config: PipelineConfig, scores: Path, seconds: dict[str, float]) -> None:
-    settings = {name: value for name, value in to_plain(config).items() if name != "out"}
+    settings = {name: value for name, value in to_plain(config).items() if name not in config.unhashed}
     write_json(
         config.root / "summary.json",
         {"config_sha256": sha256_json(settings), **read_json(scores), "seconds": seconds},
@@ -316,16 +299,22 @@ def _ingest(section: Section, root: Path) -> Stage:
     return _dataset_stage("ingest", verb, config, root)
 
 
-def _dataset_stage(name: str, verb: Callable[[Any], StrictModel], config: Any, root: Path) -> Stage:
-    """A stage that writes a dataset folder, which is no run folder: one beside it says what it was made from."""
+@dataclass(frozen=True)
+class _DatasetVerb:
+    """A verb that writes a dataset folder, which is no run folder: one beside it says what it was made from."""
 
-    def once(config: Any) -> Any:
-        folder = open_run(root / name, config, _ingest_inputs(config))
+    verb: Callable[[Any], StrictModel]
+    folder: Path
+
+    def __call__(self, config: Any) -> Any:
+        folder = open_run(self.folder, config, _ingest_inputs(config))
         if folder.finished() is None or not (config.out / "dataset.json").is_file():
-            folder.finish(to_plain(verb(config)))
+            folder.finish(to_plain(self.verb(config)))
         return folder.finished()
 
-    return Stage(name, once, config, root / name)
+
+def _dataset_stage(name: str, verb: Callable[[Any], StrictModel], config: Any, root: Path) -> Stage:
+    return Stage(name, _DatasetVerb(verb, root / name), config, root / name)
 
 
 def _labels_of_reports(section: Section, at: _Settings, data: Path) -> list[Stage]:

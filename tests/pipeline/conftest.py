@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +37,39 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def start(*words: str, blocked: bool = False) -> subprocess.Popen[str]:
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """Processes started within have so many of the cores, where there are as many: figures depend on the threads."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(usable)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+def start(*words: str, blocked: bool = False, cores: int = 1) -> subprocess.Popen[str]:
     """Starts the command line in a process of its own."""
     front = ["-c", BLOCKED] if blocked else ["-m", "weakray.cli"]
     command = [sys.executable, *front, *words]
-    # On a machine that others use too, threads that spin while they wait cost ten times what they gain.
-    env = {**os.environ, "OMP_WAIT_POLICY": "passive"}
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with on_cores(cores):
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(*words: str, blocked: bool = False) -> str:
+def finish(*words: str, blocked: bool = False, cores: int = 1) -> str:
     """Runs the command line to its end and gives what it printed."""
-    process = start(*words, blocked=blocked)
+    process = start(*words, blocked=blocked, cores=cores)
     out, err = process.communicate()
     assert process.returncode == 0, err[-4000:]
     return out
 
 
-def kill_when(moment: Callable[[], bool], *words: str, timeout_s: float = 400) -> bool:
+def kill_when(moment: Callable[[], bool], *words: str, timeout_s: float = 400, cores: int = 1) -> bool:
     """Starts the command line and kills it at a moment; False where it ended before."""
-    process = start(*words)
+    process = start(*words, cores=cores)
     until = time.monotonic() + timeout_s
     while process.poll() is None and not moment():
         assert time.monotonic() < until, "the moment never came"

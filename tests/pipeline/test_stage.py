@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from weakray.pipeline import Stage
+from weakray.stages import Stage
 
 
 @pytest.mark.parametrize(
