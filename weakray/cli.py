@@ -82,7 +82,10 @@ COMMANDS: dict[tuple[str, str], tuple[str, str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 when it ended well, 2 with one line on stderr for an error that the user can mend."""
+    """Runs a command; 0 when it ended well, 2 with one line on stderr for an error that the user can mend.
+
+    130, as shells have it, after Ctrl-C, which is no error to show a traceback of.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     silence()
     try:
@@ -90,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WeakrayError as error:
         print(f"weakray: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 def _dispatch(words: list[str]) -> int:

@@ -75,6 +75,16 @@ def test_flags_reach_into_free_sections(words: list[str], tmp_path: Path, monkey
     assert given[0].name == "y"
 
 
+def test_ctrl_c_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(config: PipelineConfig) -> StrictModel:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weakray.pipeline.run", run)
+    config = Path(__file__).parents[2] / "configs" / "micro.yaml"
+    assert main(["run", str(config)]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_flag_into_a_section_needs_a_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--ingest.seed"]) == 2
     assert "--ingest.seed: expected a value, found none" in capsys.readouterr().err
