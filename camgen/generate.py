@@ -215,9 +215,7 @@ def _gallery(config: GenerateConfig, dataset: Dataset, boxed: Sequence[str]) -> 
 
 @contextmanager
 def _bar(total: int, rank: int) -> Iterator[Any]:
-    row: dict[str, Any] = (
-        {"position": rank} if rank else {}
-    )  # the first's is tqdm's choice, which TQDM_POSITION may have made
+    row: dict[str, Any] = {"position": rank} if rank else {}  # the first one's may be set by TQDM_POSITION
     with tqdm(total=total, desc="generate", unit="image", disable=None, **row) as bar:
         yield bar
 
