@@ -1,15 +1,15 @@
-"""Boxes of two sources as one: the detector's own and the recipe's, in the same images.
+"""Boxes of several sources as one: what a detector finds in a film and in its mirror image, or it and the recipe.
 
-Their scores mean different things: a probability that a network grew used to, and a peak of maps times a calibrated
-probability. What can be compared is a box's rank among those of its finding. The r-th box from the top (from 0) of a
-finding that n images may hold scores n / (n + r): the first 1, the one with as many before it as there are such images
-1/2, whatever the source. Then boxes that mean the same thing become one (weighted box fusion, Solovyev 2021), and one
-that a single source found counts half.
+Boxes that mean the same thing become one (weighted box fusion, Solovyev 2021), and one that a source did not find
+counts less. Scores of a detector and of a recipe mean different things: a probability that a network grew used to, and
+a peak of maps times a calibrated probability. What can be compared is a box's rank among those of its finding. The r-th
+box from the top (from 0) of a finding that n images may hold scores n / (n + r): the first 1, the one with as many
+before it as there are such images 1/2, whatever the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -38,19 +38,31 @@ def fuse_sources(
     fused: Predictions = {}
     of_both = 0
     for image_id in may_hold:
-        sides = [source[image_id] for source in ranked]
-        together, side = Detections.concat(sides), np.repeat([0, 1], [len(found) for found in sides])
-        made: list[Detections] = []
-        for class_id in np.unique(together.class_id).tolist():
-            mine = np.flatnonzero(together.class_id == class_id)
-            scores, boxes = together.score[mine], together.boxes_xyxy_px[mine]
-            for one in fuse_boxes(boxes, scores, iou_above):
-                members = np.array(one.members)
-                best = [scores[members[side[mine[members]] == s]].max(initial=0) for s in (0, 1)]
-                of_both += min(best) > 0
-                made.append(Detections(one.box_xyxy[None], np.array([class_id]), np.array([np.mean(best)])))
-        fused[image_id] = Detections.concat(made)
-    return fused, int(of_both)
+        fused[image_id], shared = fuse_views([source[image_id] for source in ranked], iou_above)
+        of_both += shared
+    return fused, of_both
+
+
+def fuse_views(views: Sequence[Detections], iou_above: float) -> tuple[Detections, int]:
+    """Boxes of one image that several found, and how many all of them found.
+
+    Args:
+        views: what each found, with scores above 0 that can be compared.
+        iou_above: overlap above which boxes of a finding become one; its score is the mean over the views of the best
+            that went into it, 0 of a view that had none.
+    """
+    together, view = Detections.concat(views), np.repeat(np.arange(len(views)), [len(found) for found in views])
+    made: list[Detections] = []
+    of_all = 0
+    for class_id in np.unique(together.class_id).tolist():
+        mine = np.flatnonzero(together.class_id == class_id)
+        scores, boxes = together.score[mine], together.boxes_xyxy_px[mine]
+        for one in fuse_boxes(boxes, scores, iou_above):
+            members = np.array(one.members)
+            best = [scores[members[view[mine[members]] == v]].max(initial=0) for v in range(len(views))]
+            of_all += min(best) > 0
+            made.append(Detections(one.box_xyxy[None], np.array([class_id]), np.array([np.mean(best)])))
+    return Detections.concat(made), int(of_all)
 
 
 def _by_rank(found: Predictions, may_hold: Mapping[str, BoolArray], images: IntArray) -> Predictions:

@@ -180,6 +180,10 @@ def check(config: DetectTrainConfig) -> None:
             f"checkpoint_every_steps: expected a multiple of log_every_steps ({config.log_every_steps}), "
             f"got {config.checkpoint_every_steps}"
         )
+    if config.own.mirrored and not config.augment.flip:
+        raise ConfigError(
+            "own.mirrored: of no use to a detector that learns from no mirror image; set augment.flip, or leave it out"
+        )
     wanted = wants_boxes(config)
     if wanted != (config.boxes is not None):
         raise ConfigError(

@@ -306,6 +306,7 @@ def test_weights_of_the_user_are_the_start(tiny_architecture: Path, tmp_path: Pa
         ({"source": "pseudo"}, "boxes: required for source=pseudo; give the boxes.json"),
         ({"source": "tune", "boxes": "boxes.json"}, "boxes: of no use to source=tune; leave it out"),
         ({"source": "pseudo", "boxes": "gone.json"}, "boxes: expected a file, found none at gone.json"),
+        ({"own": {"mirrored": True}}, "own.mirrored: of no use to a detector that learns from no mirror image"),
         ({"course": {"rounds": 1}}, "course.rounds: of no use to source=ceiling; leave it out"),
         (
             {"source": "pseudo", "boxes": "boxes.json", "course": {"tune_mixed": 0.2}},
