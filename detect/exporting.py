@@ -114,7 +114,7 @@ def _write_openvino(folder: Path, kind: str, onnx: Path, calibration: Sequence[I
 
 
 def _quantised(model: Any, calibration: Sequence[Image]) -> Any:
-    """Integers for weights and activations of convolutions; the head's own arithmetic on boxes stays as it is."""
+    """Integers for weights and activations of convolutions; the head stays as it is: it gives distances and scores."""
     if not calibration:
         raise ConfigError("calibration_images: expected at least one val image to quantise by, got none")
     with warnings.catch_warnings():
@@ -122,17 +122,15 @@ def _quantised(model: Any, calibration: Sequence[Image]) -> Any:
         import nncf
 
         nncf.set_log_level(logging.ERROR)
-        # What stands right under the head's name decodes boxes: sums of distances in pixels, not of features.
         names = [node.get_friendly_name() for node in model.get_ordered_ops()]
-        under = sorted({name.rsplit("/", 1)[0] for name in names if name.count("/") == 3}, key=_last_number)
+        parts = {"/".join(name.split("/")[:3]) for name in names if name.count("/") >= 3}  # "/module/model.23"
+        head = max(parts, key=_last_number) + "/"
         return nncf.quantize(
             model,
             nncf.Dataset(list(calibration), lambda image: to_batch([image])),
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(
-                names=[name for name in names if name.rsplit("/", 1)[0] in under[-1:]], validate=False
-            ),
+            ignored_scope=nncf.IgnoredScope(names=[name for name in names if name.startswith(head)], validate=False),
         )
 
 

@@ -2,8 +2,8 @@
 
 `onnx-fp16` keeps weights and convolutions in half precision, at half the size; `openvino` keeps float32;
 `openvino-bf16` is the same file, computed in bfloat16 where the processor has it; `openvino-fp16` keeps its weights in
-half precision; `openvino-int8` computes convolutions in integers, quantised after training on val images. Importing
-this module imports no torch; TorchScript and TensorRT bring it along.
+half precision; `openvino-int8` computes convolutions in integers, quantised after training on val images, but for those
+of the head. Importing this module imports no torch; TorchScript and TensorRT bring it along.
 """
 
 from __future__ import annotations

@@ -371,10 +371,10 @@ def test_integers_are_scaled_by_val_images_and_the_head_stays_exact(settings: di
     changed = {**settings, "formats": forms, "calibration_images": 4, "force": True}
     result = run(ExportConfig(**{**changed, "out": tmp_path / "out"}))
     row = result.exports[1]
-    assert row.bytes < 0.5 * result.exports[0].bytes
+    assert row.bytes < 0.55 * result.exports[0].bytes
     assert 0.0005 < row.parity.mean_score_difference < 0.2
     xml = (tmp_path / "out" / "exports" / "openvino-int8" / "detector.xml").read_text()
-    assert xml.count('type="FakeQuantize"') > 50
+    assert 50 < xml.count('type="FakeQuantize"') < 230  # with the head's there are 271
     run(ExportConfig(**{**changed, "out": tmp_path / "again"}))
     for name in ("detector.xml", "detector.bin"):
         here, there = (tmp_path / root / "exports" / "openvino-int8" / name for root in ("out", "again"))
