@@ -24,6 +24,11 @@ class CourseConfig(StrictModel):
         description="rounds after the first: the detector makes boxes anew, learns from them, then, where the source "
         "has them, from tune's true boxes again; all rounds share the steps evenly",
     )
+    continued: bool = Field(
+        False,
+        description="the rounds after the first are one training: its learning rate falls once, optimizer and weights "
+        "are kept while the averaged weights make boxes anew; none of its steps is spent on tune boxes alone",
+    )
     tune_share: float = Field(
         0.4, ge=0, lt=1, description="share of a round's steps spent on tune boxes alone, where it has others too"
     )
@@ -40,11 +45,21 @@ class CourseConfig(StrictModel):
 
 
 class Stretch(NamedTuple):
-    """A stretch of steps on one training set: `pseudo`, `tune`, `ceiling`, or `own_1`, `own_2` … of the rounds."""
+    """A stretch of steps on one training set: `pseudo`, `tune`, `ceiling`, or `own_1`, `own_2` … of the rounds.
+
+    Attributes:
+        name: of the training set.
+        steps: of the optimizer.
+        lr_factor: factor on the learning rate.
+        before: steps of the stretches that it goes on from, with their optimizer; 0: it begins anew.
+        after: steps of the stretches that go on from it.
+    """
 
     name: str
     steps: int
     lr_factor: float
+    before: int = 0
+    after: int = 0
 
     @property
     def own(self) -> bool:
@@ -73,6 +88,10 @@ def course(source: Source, steps: int, config: CourseConfig) -> list[Stretch]:
         of_round = steps * (number + 1) // rounds - steps * number // rounds
         if number == 0 and source == "tune":
             stretches.append(Stretch("tune", of_round, 1.0))
+            continue
+        if number and config.continued:
+            first, now = steps // rounds, steps * number // rounds
+            stretches.append(Stretch(f"{_OWN}{number}", of_round, 1.0, now - first, steps - now - of_round))
             continue
         tune = 0 if source == "pseudo" else round(of_round * config.tune_share)
         stretches.append(Stretch(f"{_OWN}{number}" if number else "pseudo", of_round - tune, 1.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class Phase:
             one made before training was interrupted.
         after: is given the network with the averaged weights that the phase ended with; an interrupted training may
             call it again, with the same weights. None: nothing is to be done.
+        before: steps of the phases that it goes on from, with their weights, optimizer and learning rate; 0: it begins
+            with the averaged weights and a fresh optimizer.
+        following: steps of the phases that go on from it.
     """
 
     name: str
@@ -60,6 +63,13 @@ class Phase:
     lr_factor: float
     examples: Callable[[Network | None], Sequence[Example]]
     after: Callable[[Network], None] | None = None
+    before: int = 0
+    following: int = 0
+
+    def learning_rate(self, step: int, config: OptimizerConfig) -> float:
+        """Rate of its step 0…steps-1."""
+        whole = self.before + self.steps + self.following
+        return self.lr_factor * learning_rate(self.before + step, whole, config)
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,8 @@ class _State:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         write_bytes(path, safetensors.torch.save(tensors, {"phase": str(self.phase), "step": str(self.step)}))
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path, before: int) -> None:
+        """Takes on what `save` wrote; `before`: steps of the phases that its phase goes on from."""
         tensors = safetensors.torch.load_file(path)
         self.network.load_state_dict(_under("network", tensors))
         self.ema.ema.load_state_dict(_under("ema", tensors))
@@ -109,14 +120,15 @@ class _State:
             values.setdefault(int(index), {})[key] = laid
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": values})
         self.phase, self.step = _position(path)
-        self.ema.updates = self.step
+        self.ema.updates = before + self.step
 
 
 def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: RunFolder) -> None:
     """Trains `network` in place through all phases; it ends with the averaged weights of the last one.
 
-    Each phase starts from the averaged weights of the one before, with a fresh optimizer. An interrupted run goes on
-    from its last checkpoint and ends with the same weights, bit for bit, as an undisturbed one.
+    Each phase starts from the averaged weights of the one before, with a fresh optimizer, unless it goes on from that
+    one. An interrupted run goes on from its last checkpoint and ends with the same weights, bit for bit, as an
+    undisturbed one.
 
     Raises:
         RunError: if the loss is no longer finite.
@@ -125,18 +137,24 @@ def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: Ru
     resumed = checkpoint.is_file()
     first, done = _position(checkpoint) if resumed else (0, 0)
     run.keep_metrics([row for row in run.metrics() if (row["phase"], row["step"]) <= (first, done)])
+    state: _State | None = None
+    averaged = network
     for number, phase in enumerate(phases):
         if number < first:
             continue
         going_on = resumed and number == first
-        examples = phase.examples(None if going_on else network)
-        state = _start(network, number, config)
+        examples = phase.examples(None if going_on else averaged)
+        if state is None or not phase.before:
+            network.module.load_state_dict(averaged.module.state_dict())
+            state = _start(network, number, config)
+            averaged = replace(network, module=state.ema.ema)
+        state.phase, state.step = number, 0
         if going_on:
-            state.load(checkpoint)
+            state.load(checkpoint, phase.before)
         _train_phase(state, phase, examples, config, run, checkpoint)
-        network.module.load_state_dict(state.ema.ema.state_dict())
         if phase.after is not None:
-            phase.after(network)
+            phase.after(averaged)
+    network.module.load_state_dict(averaged.module.state_dict())
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
@@ -176,7 +194,7 @@ def _train_phase(
     made = batches(examples, config.augment, config.batch_size, key, left)
     bar = tqdm(made, f"detector on {phase.name} boxes", phase.steps, initial=state.step, unit="step", disable=None)
     for batch in bar:
-        rate = phase.lr_factor * learning_rate(state.step, phase.steps, config.optimizer)
+        rate = phase.learning_rate(state.step, config.optimizer)
         _step(state, batch, rate, config)
         state.step += 1
         logged = state.step % config.log_every_steps == 0 or state.step == phase.steps

@@ -114,7 +114,15 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
         sets.write(name, _training_boxes(name, config, dataset, recipe))
     keeper = RoundKeeper(folder, whole, held_out, stretches, sets.counts, config.batch_size)
     phases = [
-        Phase(stretch.name, stretch.steps, stretch.lr_factor, sets.maker(stretch), keeper.after(index))
+        Phase(
+            stretch.name,
+            stretch.steps,
+            stretch.lr_factor,
+            sets.maker(stretch),
+            keeper.after(index),
+            stretch.before,
+            stretch.after,
+        )
         for index, stretch in enumerate(stretches)
     ]
     network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
@@ -175,6 +183,8 @@ def check(config: DetectTrainConfig) -> None:
             raise ConfigError(
                 f"course.{name}: of no use to source={config.source}; leave it out, or choose pseudo_then_tune or tune"
             )
+    if config.course.continued and not config.course.rounds:
+        raise ConfigError("course.continued: of no use without rounds; set course.rounds, or leave it out")
     if config.checkpoint_every_steps % config.log_every_steps:
         raise ConfigError(
             f"checkpoint_every_steps: expected a multiple of log_every_steps ({config.log_every_steps}), "

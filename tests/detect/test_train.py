@@ -65,7 +65,14 @@ def test_two_trainings_give_the_same_bytes(
     assert other.weights_sha256 != results[0].weights_sha256
 
 
-@pytest.mark.parametrize(("killed_in_step", "rounds"), [(1, 0), (3, 0), (4, 0), (7, 0), (3, 1), (4, 1), (5, 1), (7, 1)])
+@pytest.mark.parametrize(
+    ("killed_in_step", "rounds", "continued"),
+    [
+        *((step, 0, False) for step in (1, 3, 4, 7)),  # phases of 4 and 4 steps
+        *((step, 1, False) for step in (3, 4, 5, 7)),  # 2 · 4
+        *((step, 2, True) for step in (3, 5, 6, 8)),  # phases of 2, 1, 3 and 3 steps
+    ],
+)
 def test_an_interrupted_run_ends_with_the_same_bytes(
     pseudo_boxes: tuple[Dataset, Path],
     tiny_architecture: Path,
@@ -73,10 +80,11 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     killed_in_step: int,
     rounds: int,
+    continued: bool,
 ) -> None:
     dataset, boxes = pseudo_boxes
-    settings = {"source": "pseudo_then_tune", "boxes": boxes, "checkpoint_every_steps": 2}
-    settings["course"] = {"tune_share": 0.5, "rounds": rounds, "tune_mixed": 0.2}  # phases of 4 and 4 steps, or 2 · 4
+    settings = {"source": "pseudo_then_tune", "boxes": boxes, "steps": 9 if continued else 8}
+    settings["course"] = {"tune_share": 0.5, "rounds": rounds, "tune_mixed": 0.2, "continued": continued}
     settings["held_out"] = {"folds": 3}
     train(config_of(dataset, tmp_path / "whole", tiny_architecture, **settings))
     config = config_of(dataset, tmp_path / "killed", tiny_architecture, **settings)
@@ -256,6 +264,37 @@ def test_weights_are_float32_and_no_pickle_is_left(
     assert about["training_sets"]["ceiling"]["images"] == 9
 
 
+def test_rounds_that_are_one_training_keep_weights_optimizer_and_schedule(
+    pseudo_boxes: tuple[Dataset, Path], tiny_architecture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, boxes = pseudo_boxes
+    real, seen = detect.loop._step, list[tuple[int, float, Any, bytes, bytes]]()
+
+    def watched(state: Any, batch: Any, rate: float, config: Any) -> None:
+        before = state.network.model[0].conv.weight.detach().numpy().tobytes()
+        real(state, batch, rate, config)
+        seen.append(
+            (
+                state.phase,
+                rate,
+                state.optimizer,
+                before,
+                state.network.model[0].conv.weight.detach().numpy().tobytes(),
+            )
+        )
+
+    monkeypatch.setattr(detect.loop, "_step", watched)
+    settings = {"source": "pseudo_then_tune", "boxes": boxes, "steps": 24}
+    train(config_of(dataset, tmp_path / "m", tiny_architecture, **settings, course={"rounds": 2, "continued": True}))
+    own = [row for row in seen if row[0] >= 2]
+    assert [row[0] for row in own] == [2] * 8 + [3] * 8
+    assert [row[1] for row in own] == [learning_rate(step, 16, OptimizerConfig()) for step in range(16)]
+    assert all(row[2] is own[0][2] for row in own)
+    assert own[8][3] == own[7][4]  # not the averaged weights, which made the boxes
+    assert own[0][3] != seen[7][4]  # the first of them begins with the averaged ones
+    assert own[0][2] is not seen[7][2]
+
+
 def test_learning_rate_by_hand() -> None:
     config = OptimizerConfig(lr=1.0, last_lr_fraction=0.1, warmup_steps=2)
     rates = [learning_rate(step, 7, config) for step in range(7)]
@@ -307,6 +346,7 @@ def test_weights_of_the_user_are_the_start(tiny_architecture: Path, tmp_path: Pa
         ({"source": "tune", "boxes": "boxes.json"}, "boxes: of no use to source=tune; leave it out"),
         ({"source": "pseudo", "boxes": "gone.json"}, "boxes: expected a file, found none at gone.json"),
         ({"own": {"mirrored": True}}, "own.mirrored: of no use to a detector that learns from no mirror image"),
+        ({"course": {"continued": True}}, "course.continued: of no use without rounds; set course.rounds"),
         ({"course": {"rounds": 1}}, "course.rounds: of no use to source=ceiling; leave it out"),
         (
             {"source": "pseudo", "boxes": "boxes.json", "course": {"tune_mixed": 0.2}},
