@@ -5,9 +5,10 @@ candidate is trained once a fold with a third (1 / folds) of tune's patients hel
 detectors find on their held-out images are pooled: each tune image is scored once, by a detector that did not see its
 patient. Test is not looked at.
 
-Two choices are made. How many rounds a candidate goes: as many as its pooled AP50 rises, one after the other. And which
-candidate: the simplest (the first named) whose AP50 is not below the best one's by more than chance (paired bootstrap
-over patients); a difference inside the interval is a tie, and ties go to the simpler.
+Two choices are made. How many rounds a candidate goes: as many as its pooled AP50 rises, one after the other; where
+they are one training (`course.continued`), all. And which candidate: the simplest (the first named) whose AP50 is not
+below the best one's by more than chance (paired bootstrap over patients); a difference inside the interval is a tie,
+and ties go to the simpler.
 
 What still leaks: the recipe that made the pseudo-boxes was fitted on all of tune, so that candidates which learn from
 them are flattered a little against few-shot ones; and the winner's figure is the highest of several, so it is no figure
@@ -46,6 +47,7 @@ _CANDIDATES: dict[Name, dict[str, Any]] = {
     "pseudo_then_tune": {"source": "pseudo_then_tune"},
     "mixed": {"source": "pseudo_then_tune", "course": {"tune_mixed": 0.3}},
     "rounds": {"source": "pseudo_then_tune", "course": {"rounds": 2}},
+    "continued": {"source": "pseudo_then_tune", "course": {"rounds": 2, "continued": True, "tune_mixed": 0.4}},
 }
 _GIVEN = ("data", "out", "boxes", "held_out", "choice")
 _OWN_FOLDER = "choice"
@@ -103,14 +105,15 @@ def run(config: ChooseConfig) -> ChooseResult:
     drawn = PatientDraws.of(candidates[0].rounds[0].image_ids, dataset.patients, config.draws, config.seed)
     choice = choose(candidates, drawn)
     chosen = choice.chosen
-    settings = _chosen(config, chosen.name, chosen.kept, trained[chosen.name])
+    rounds = _rounds(trained[chosen.name], chosen.kept)
+    settings = _chosen(config, chosen.name, rounds, trained[chosen.name])
     about = {"folds": config.folds, "images": len(drawn.patient), "patients": drawn.n_patients}
     write_json(folder.root / "choice.json", {"metric": "ap50", **about, **choice.to_dict(), "settings": settings})
     write_text(folder.root / "choice.md", as_markdown(choice, **about))
     write_yaml(chosen_yaml, settings)
     result = ChooseResult(
         chosen=chosen.name,
-        rounds=chosen.kept,
+        rounds=rounds,
         steps=chosen.steps[chosen.kept],
         best=choice.best.name,
         ap50={row.name: round(row.ap50[row.kept].value, 6) for row in choice.rows},
@@ -189,11 +192,17 @@ def _pooled(name: str, first: DetectTrainConfig, config: ChooseConfig, dataset: 
         result = train(first.model_copy(update={"out": out, "held_out": _fold(config, fold)}))
         # a copy of every training image a fold, a round and a candidate; nothing reads them once the run is done
         shutil.rmtree(out / "training_set", ignore_errors=True)
-        steps = tuple(row.steps for row in result.rounds)
-        for row in result.rounds:
+        measured = result.rounds[-1:] if first.course.continued else result.rounds
+        steps = tuple(row.steps for row in measured)
+        for row in measured:
             rounds.setdefault(row.round, {}).update(load_results(held_out_boxes(out, row.round)))
     truth, classes = dataset.truth_of("tune"), len(dataset.taxonomy)
     return Candidate(name, steps, tuple(match(found, truth, classes) for found in rounds.values()))
+
+
+def _rounds(trained: DetectTrainConfig, kept: int) -> int:
+    """Rounds that are kept: of rounds that are one training all, for its learning rate falls to the end."""
+    return trained.course.rounds if trained.course.continued else kept
 
 
 def _chosen(config: ChooseConfig, name: str, kept: int, trained: DetectTrainConfig) -> dict[str, Any]:

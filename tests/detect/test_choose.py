@@ -181,6 +181,15 @@ def test_rounds_that_do_not_raise_the_figure_are_left_out(
     assert (settings["course"], settings["steps"]) == ({"tune_share": 0.5, "rounds": rounds}, steps)
 
 
+def test_rounds_that_are_one_training_are_kept_whole(config: ChooseConfig) -> None:
+    candidates = {"one": {"source": "tune", "course": {"rounds": 2, "continued": True, "tune_mixed": 0.4}}}
+    result = run(changed(config, boxes=None, candidates=candidates))
+    assert (result.chosen, result.rounds) == ("one", 2)
+    assert read_yaml(config.out / "choice" / "chosen.yaml")["course"]["rounds"] == 2
+    (row,) = _candidates(config)
+    assert [of_round["steps"] for of_round in row["rounds"]] == [result.steps]
+
+
 def test_candidates_change_sections_setting_by_setting(config: ChooseConfig) -> None:
     trained = settings_of(config)
     assert trained["rounds"].course.model_dump()["tune_share"] == 0.5
@@ -188,7 +197,7 @@ def test_candidates_change_sections_setting_by_setting(config: ChooseConfig) -> 
     assert trained["few"].boxes is None
     assert trained["rounds"].boxes == config.boxes
     default = settings_of(ChooseConfig(data=config.data, out=config.out, boxes=config.boxes))
-    assert list(default) == ["tune", "pseudo_then_tune", "mixed", "rounds"]
+    assert list(default) == ["tune", "pseudo_then_tune", "mixed", "rounds", "continued"]
 
 
 @pytest.mark.parametrize(
