@@ -167,11 +167,13 @@ def test_the_first_failure_ends_all(
 
 
 SCRIPT = """
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 from tests.pipeline.test_tasks import nothing, sleeps
 from weakray.tasks import Task, run_tasks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
 tasks = [Task(path, partial(sleeps, Path(path))) for path in sys.argv[1:]]
 try:
     run_tasks(tasks, 2, nothing, nothing)
