@@ -137,6 +137,8 @@ def _serve(pipe: Connection[Any, Any], terminal: RLock) -> None:
         result, error = None, None
         try:
             result = call()
+        # Nothing is swallowed: whatever the call raises, and it may be any verb's, ends the run in the parent, where it
+        # is raised again; here it would end this process and say no more than an exit code. Ctrl-C and exits pass.
         except Exception as raised:  # noqa: BLE001 - sent to the parent, which raises it
             error = _portable(raised)
         sys.stdout.flush()
@@ -156,6 +158,9 @@ def _portable(error: Exception) -> Exception:
     told = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
+    # Classes of other libraries run their own code here, and raise what they like: a TypeError for an argument that
+    # their constructor wants, a PicklingError or AttributeError for a local class. The error itself is never lost: its
+    # kind, message and traceback go to the parent in one that can be sent.
     except Exception:  # noqa: BLE001 - whatever comes of pickling what another library raised
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(f"\nIn the process that made the call:\n{told}")

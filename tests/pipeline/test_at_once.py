@@ -28,6 +28,8 @@ MADE = {
 }
 
 
+# Equal bytes need equal threads. A system without affinity (macOS) gives a stage that runs alone all cores, and nobody
+# can take them from it; that stages run at the same time is tested there too, in test_tasks.py.
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be made as many as in the other run")
 def test_killed_while_two_stages_run_it_ends_as_if_one_had_run_after_the_other(micro: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -21,6 +21,7 @@ from weakray.cores import core_shares, usable_cores
 from weakray.errors import ConfigError, RunError
 from weakray.tasks import Task, run_tasks
 
+# With one core `run_tasks` starts no process, whatever it is asked: there is none to share cores with, or to end.
 several_cores = pytest.mark.skipif(usable_cores() < 2, reason="on one core, all runs in this process")
 
 
