@@ -132,7 +132,7 @@ def _serve(pipe: Connection[Any, Any], terminal: RLock) -> None:
     while True:
         try:
             call = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the latter where the parent let go with an answer unread
             return
         result, error = None, None
         try:
@@ -142,7 +142,10 @@ def _serve(pipe: Connection[Any, Any], terminal: RLock) -> None:
         except Exception as raised:  # noqa: BLE001 - sent to the parent, which raises it
             error = _portable(raised)
         sys.stdout.flush()
-        pipe.send((result, error))
+        try:
+            pipe.send((result, error))
+        except OSError:  # the parent let go, and takes no more answers
+            return
 
 
 def _end_with_parent() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.pipeline.conftest import ROOT
 from weakray.cores import core_shares, usable_cores
 from weakray.errors import ConfigError, RunError
 from weakray.tasks import Task, run_tasks
+from weakray.worker import Worker
 
 # With one core `run_tasks` starts no process, whatever it is asked: there is none to share cores with, or to end.
 several_cores = pytest.mark.skipif(usable_cores() < 2, reason="on one core, all runs in this process")
@@ -207,6 +209,16 @@ def test_they_end_with_their_parent(tmp_path: Path, ctrl_c: bool) -> None:
     assert out == ""
     if ctrl_c:
         assert err == ""
+
+
+def test_a_process_whose_answer_nobody_takes_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    terminal = get_context("spawn").RLock()  # is gone with its last reference here, before the process has found it
+    worker = Worker(0, core_shares(1)[0], terminal)
+    worker.begin(os.getpid)
+    assert worker.pipe.poll(30)  # the answer lies there, unread
+    worker.let_go()
+    worker.end(30)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
