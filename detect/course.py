@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ class CourseConfig(StrictModel):
         False,
         description="the rounds after the first are one training: its learning rate falls once, optimizer and weights "
         "are kept while the averaged weights make boxes anew; none of its steps is spent on tune boxes alone",
+    )
+    first_share: float | None = Field(
+        None, gt=0, lt=1, description="share of the steps in the first round, for continued; null: all alike"
     )
     tune_share: float = Field(
         0.4, ge=0, lt=1, description="share of a round's steps spent on tune boxes alone, where it has others too"
@@ -82,22 +86,29 @@ def course(source: Source, steps: int, config: CourseConfig) -> list[Stretch]:
     """
     if source == "ceiling":
         return [Stretch(source, steps, 1.0)]
-    rounds = config.rounds + 1
     stretches = []
-    for number in range(rounds):
-        of_round = steps * (number + 1) // rounds - steps * number // rounds
+    ends = [0, *round_ends(steps, config)]
+    for number, (start, end) in enumerate(pairwise(ends)):
+        of_round = end - start
         if number == 0 and source == "tune":
             stretches.append(Stretch("tune", of_round, 1.0))
             continue
         if number and config.continued:
-            first, now = steps // rounds, steps * number // rounds
-            stretches.append(Stretch(f"{_OWN}{number}", of_round, 1.0, now - first, steps - now - of_round))
+            stretches.append(Stretch(f"{_OWN}{number}", of_round, 1.0, start - ends[1], steps - end))
             continue
         tune = 0 if source == "pseudo" else round(of_round * config.tune_share)
         stretches.append(Stretch(f"{_OWN}{number}" if number else "pseudo", of_round - tune, 1.0))
         if source != "pseudo":  # a stretch of no step is kept: its images may be wanted for `tune_mixed`
             stretches.append(Stretch("tune", tune, config.tune_lr_factor))
     return stretches
+
+
+def round_ends(steps: int, config: CourseConfig) -> list[int]:
+    """How many of so many steps are over at the end of each round."""
+    if config.first_share is None:
+        return [steps * (number + 1) // (config.rounds + 1) for number in range(config.rounds + 1)]
+    first = max(1, round(steps * config.first_share))
+    return [first + (steps - first) * number // config.rounds for number in range(config.rounds + 1)]
 
 
 def mixed(examples: Sequence[Example], tune: Sequence[Example], share: float) -> list[Example]:

@@ -15,7 +15,7 @@ import numpy as np
 from weakray.bundle.manifest import MANIFEST, verify
 from weakray.bundle.runtime import AnyGraph, Engine, load_detector_graph
 from weakray.bundle.yolo import decode_yolo
-from weakray.detections import Detections, FloatArray
+from weakray.detections import BoolArray, Detections, FloatArray
 from weakray.errors import DataError
 from weakray.files import sha256_file
 from weakray.imaging import Image, InputSpec, prepare, to_batch
@@ -51,12 +51,19 @@ def predict_boxes(
     score_above: float = 0.001,
     iou_above: float = 0.6,
     max_boxes: int = 100,
+    may_hold: BoolArray | None = None,
 ) -> list[Detections]:
-    """Boxes of decoded images of any size, in their own pixels, best first; see `decode_yolo`."""
+    """Boxes of decoded images of any size, in their own pixels, best first; see `decode_yolo`.
+
+    `may_hold` `(n, k)` names the findings that each image may hold: there are no boxes of others, so that none takes
+    the place of an allowed one among the `max_boxes`.
+    """
     if not images:
         return []
     prepared = [prepare(image, model.spec) for image in images]
     raw = model.raw(to_batch([image for image, _ in prepared]))
+    if may_hold is not None:
+        raw[:, 4:] *= may_hold[:, :, None]
     return decode_yolo(raw, [placement for _, placement in prepared], score_above, iou_above, max_boxes)
 
 
@@ -86,10 +93,15 @@ class Detector:
         return np.asarray(outputs[0].numpy(), np.float32)
 
     def predict(
-        self, images: Sequence[Image], score_above: float = 0.001, iou_above: float = 0.6, max_boxes: int = 100
+        self,
+        images: Sequence[Image],
+        score_above: float = 0.001,
+        iou_above: float = 0.6,
+        max_boxes: int = 100,
+        may_hold: BoolArray | None = None,
     ) -> list[Detections]:
         """See `predict_boxes`."""
-        return predict_boxes(self, images, score_above, iou_above, max_boxes)
+        return predict_boxes(self, images, score_above, iou_above, max_boxes, may_hold)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
@@ -77,19 +78,21 @@ def own_boxes(
         DataError: if it finds no box that the labels allow, or an image cannot be read.
     """
     network.module.eval()
-    detector, found, ids = Detector(network), Predictions(), dataset.ids_of("train")
+    detector, found = Detector(network), Predictions()
+    allowed = {image_id: may_hold(dataset, image_id, config) for image_id in dataset.ids_of("train")}
+    ids = [image_id for image_id, own in allowed.items() if own.any()]
     for start in tqdm(range(0, len(ids), batch_size), desc="its own boxes", unit="batch", disable=None):
         part = ids[start : start + batch_size]
         images = [read_image(dataset.path_of(image_id)) for image_id in part]
-        seen = detector.predict(images, _LEAST_SCORE, _IOU_ABOVE, _MAX_BOXES)
+        how = (_LEAST_SCORE, _IOU_ABOVE, _MAX_BOXES, np.stack([allowed[image_id] for image_id in part]))
+        seen = detector.predict(images, *how)
         if config.mirrored:
-            again = detector.predict([image[:, ::-1] for image in images], _LEAST_SCORE, _IOU_ABOVE, _MAX_BOXES)
+            again = detector.predict([image[:, ::-1] for image in images], *how)
             back = [mirrored(boxes, image.shape[1]) for boxes, image in zip(again, images, strict=True)]
             seen = [fuse_views(views, config.fuse_iou)[0] for views in zip(seen, back, strict=True)]
         found |= dict(zip(part, seen, strict=True))
     if recipe is None:
         return pseudo_training_boxes(dataset, found, config, seed, "own")
-    allowed = {image_id: may_hold(dataset, image_id, config) for image_id in ids}
     together, of_both = fuse_sources(found, recipe, allowed, config.fuse_iou)
     training = pseudo_training_boxes(dataset, together, config, seed, "own")
     return replace(training, counts=training.counts.model_copy(update={"fused": of_both}))

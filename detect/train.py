@@ -185,6 +185,8 @@ def check(config: DetectTrainConfig) -> None:
             )
     if config.course.continued and not config.course.rounds:
         raise ConfigError("course.continued: of no use without rounds; set course.rounds, or leave it out")
+    if config.course.first_share is not None and not config.course.continued:
+        raise ConfigError("course.first_share: of no use without continued; set course.continued, or leave it out")
     if config.checkpoint_every_steps % config.log_every_steps:
         raise ConfigError(
             f"checkpoint_every_steps: expected a multiple of log_every_steps ({config.log_every_steps}), "

@@ -77,11 +77,11 @@ class BoxCounts(StrictModel):
     boxes: int
     boxes_of_finding: dict[str, int]
     below_cutoff: int = 0
-    vetoed: int = 0  # boxes of findings that the image's labels exclude
+    vetoed: int = 0  # boxes of findings that the image's labels exclude; the detector makes none of these of its own
     fused: int = 0  # boxes that both the detector and the recipe found, before veto and cut-off
     clean_pairs: int = 0  # (image, finding) pairs with boxes that are believed as the settings say
     noisy_pairs: int = 0  # those whose boxes, and whose background, count less
-    contradicted_pairs: int = 0  # pairs with a box above the cut-off that the labels exclude: taught as background
+    contradicted_pairs: int = 0  # pseudo-boxes: pairs with one above the cut-off that the labels exclude: background
     unplaced: int = 0  # (image, finding) pairs that may be present and have no box, on images with other boxes
     images_left_out: int = 0  # a finding is, or may be, present, but no box is left: neither an example nor background
     backgrounds_left_out: int = 0  # past `background_share`

@@ -48,6 +48,13 @@ def test_rounds_that_are_one_training() -> None:
     assert [tuple(stretch) for stretch in made] == [*front, *own]
     uneven = course("tune", 11, CourseConfig(rounds=2, continued=True))
     assert [tuple(stretch)[1:] for stretch in uneven] == [(3, 1.0, 0, 0), (4, 1.0, 0, 4), (4, 1.0, 4, 0)]
+    longer = course("tune", 11, CourseConfig(rounds=3, continued=True, first_share=0.4))  # 4 and 7 thirds
+    assert [(stretch.steps, stretch.before, stretch.after) for stretch in longer] == [
+        (4, 0, 0),
+        (2, 0, 5),
+        (2, 2, 3),
+        (3, 4, 0),
+    ]
 
 
 def test_tune_is_a_share_of_what_is_shown() -> None:

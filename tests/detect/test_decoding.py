@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from detect.detector import predict_boxes
 from detect.quiet_import import import_ultralytics
 from weakray.boxes.nms import suppress
 from weakray.bundle.yolo import decode_yolo
-from weakray.detections import Detections
+from weakray.detections import Detections, FloatArray
 from weakray.errors import DataError
-from weakray.imaging import Placement
+from weakray.imaging import InputSpec, Placement
 
 WHOLE = Placement((96, 128), (1.0, 1.0), 0, 0)
 
@@ -46,6 +47,20 @@ def test_limit_keeps_the_best_over_all_classes() -> None:
     rows = [[20, 20, 8, 8, 0.2, 0.0], [40, 20, 8, 8, 0.0, 0.6], [60, 20, 8, 8, 0.4, 0.0]]
     found = decode_yolo(raw_of(rows), [WHOLE], max_boxes=2)[0]
     np.testing.assert_allclose(found.score, [0.6, 0.4])
+
+
+def test_what_labels_exclude_takes_no_allowed_box_s_place() -> None:
+    class Fixed:
+        findings, spec = ("A", "B"), InputSpec(size_px=96)
+
+        def raw(self, prepared: FloatArray) -> FloatArray:
+            rows = [[20, 20, 8, 8, 0.2, 0.0], [40, 20, 8, 8, 0.0, 0.6], [60, 20, 8, 8, 0.4, 0.0]]
+            return np.repeat(raw_of(rows), len(prepared), axis=0)
+
+    films = [np.zeros((96, 96), np.uint8)] * 2
+    found = predict_boxes(Fixed(), films, max_boxes=2, may_hold=np.array([[True, True], [True, False]]))
+    assert [boxes.class_id.tolist() for boxes in found] == [[1, 0], [0, 0]]
+    np.testing.assert_allclose(np.stack([boxes.score for boxes in found]), [[0.6, 0.4], [0.4, 0.2]])
 
 
 def test_nothing_above_the_score_is_empty() -> None:
