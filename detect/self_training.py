@@ -16,9 +16,8 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from detect.detector import Detector
+from detect.detector import BoxModel, predict_boxes
 from detect.fusing import fuse_sources, fuse_views
-from detect.network import Network
 from detect.training_set import PseudoBoxConfig, TrainingBoxes, may_hold, pseudo_training_boxes
 from weakray.coco import Predictions
 from weakray.dataset import Dataset
@@ -58,17 +57,17 @@ class OwnBoxConfig(PseudoBoxConfig):
 
 def own_boxes(
     dataset: Dataset,
-    network: Network,
+    model: BoxModel,
     config: OwnBoxConfig,
     batch_size: int,
     seed: int,
     recipe: Predictions | None = None,
 ) -> TrainingBoxes:
-    """What a network finds on train images, as boxes to learn from.
+    """What a detector finds on train images, as boxes to learn from.
 
     Args:
         dataset: images and labels; of tune's truth only how many boxes a finding has.
-        network: finds them.
+        model: finds them.
         config: how they become training boxes.
         batch_size: images at a time.
         seed: which background images are kept.
@@ -77,17 +76,16 @@ def own_boxes(
     Raises:
         DataError: if it finds no box that the labels allow, or an image cannot be read.
     """
-    network.module.eval()
-    detector, found = Detector(network), Predictions()
+    found = Predictions()
     allowed = {image_id: may_hold(dataset, image_id, config) for image_id in dataset.ids_of("train")}
     ids = [image_id for image_id, own in allowed.items() if own.any()]
     for start in tqdm(range(0, len(ids), batch_size), desc="its own boxes", unit="batch", disable=None):
         part = ids[start : start + batch_size]
         images = [read_image(dataset.path_of(image_id)) for image_id in part]
         how = (_LEAST_SCORE, _IOU_ABOVE, _MAX_BOXES, np.stack([allowed[image_id] for image_id in part]))
-        seen = detector.predict(images, *how)
+        seen = predict_boxes(model, images, *how)
         if config.mirrored:
-            again = detector.predict([image[:, ::-1] for image in images], *how)
+            again = predict_boxes(model, [image[:, ::-1] for image in images], *how)
             back = [mirrored(boxes, image.shape[1]) for boxes, image in zip(again, images, strict=True)]
             seen = [fuse_views(views, config.fuse_iou)[0] for views in zip(seen, back, strict=True)]
         found |= dict(zip(part, seen, strict=True))

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from detect.augment import AugmentConfig
 from detect.course import CourseConfig, Source, course
+from detect.detector import Detector
 from detect.holding_out import HeldOutConfig, held_out_ids
 from detect.loop import LoopConfig, OptimizerConfig, Phase, train
 from detect.network import Network, new_network, save_network
@@ -104,8 +105,10 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     recipe = None if config.boxes is None else load_results(config.boxes)
     fused = recipe if config.own.fuse == "recipe" else None
 
+    bf16 = bf16_pays() if config.bf16 == "auto" else config.bf16
+
     def of_its_own(network: Network) -> TrainingBoxes:
-        return own_boxes(dataset, network, config.own, config.batch_size, config.seed, fused)
+        return own_boxes(dataset, Detector(network.folded(), bf16), config.own, config.batch_size, config.seed, fused)
 
     root = folder.root / "training_set"
     sets = TrainingFolders(root, dataset, config.input, config.course, config.seed, of_its_own)
@@ -126,7 +129,6 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
         for index, stretch in enumerate(stretches)
     ]
     network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
-    bf16 = bf16_pays() if config.bf16 == "auto" else config.bf16
     loop = LoopConfig(
         optimizer=config.optimizer,
         augment=config.augment,

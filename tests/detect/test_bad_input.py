@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.detector import Detector, load_detector, open_detector, predict_boxes
+from detect.detector import load_detector, open_detector, predict_boxes
 from detect.exporting import export_detector, write_export
 from detect.formats import open_graph, seal
 from detect.network import new_network, save_network
@@ -89,7 +89,10 @@ def test_images_all_without_boxes_are_an_error(
 def test_a_round_in_which_the_detector_finds_nothing_is_an_error(
     make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Detector, "predict", lambda _, images, *__: [Detections.empty()] * len(images))
+    def nothing(_: Any, images: list[Any], *__: Any) -> list[Detections]:
+        return [Detections.empty()] * len(images)
+
+    monkeypatch.setattr("detect.self_training.predict_boxes", nothing)
     message = r"the detector's own boxes: expected at least one box on train images, got none .*set course.rounds to 0"
     with pytest.raises(DataError, match=message):
         train(config_of(make_dataset(), tmp_path / "run", tiny_architecture, source="tune", course={"rounds": 1}))

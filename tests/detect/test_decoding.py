@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from detect.detector import predict_boxes
+from detect.detector import Detector, predict_boxes
+from detect.network import new_network
 from detect.quiet_import import import_ultralytics
 from weakray.boxes.nms import suppress
 from weakray.bundle.yolo import decode_yolo
@@ -104,3 +105,21 @@ def test_broken_output_is_refused() -> None:
         decode_yolo(np.zeros((2, 6, 9), np.float32), [WHOLE])
     with pytest.raises(DataError, match="expected finite numbers"):
         decode_yolo(np.full((1, 6, 9), np.nan, np.float32), [WHOLE])
+
+
+def test_a_folded_network_in_bfloat16_finds_the_same_places() -> None:
+    network = new_network("yolo11n.yaml", ["A", "B"], InputSpec(size_px=256), 0)
+    network.module.eval()
+    with torch.no_grad():
+        for branch in network.module.model[-1].cv2:  # fresh, they find each box's centre in the middle of its cell
+            branch[-1].bias.copy_(torch.linspace(0, 5, len(branch[-1].bias)))
+    shown = np.random.default_rng(0).random((2, network.spec.channels, 256, 256), np.float32)
+    plain, folded = Detector(network).raw(shown), Detector(network.folded()).raw(shown)
+    np.testing.assert_allclose(folded, plain, rtol=1e-4, atol=1e-3)
+    rough = Detector(network.folded(), bf16=True).raw(shown)
+    assert rough.dtype == np.float32
+    np.testing.assert_allclose(rough[:, 4:], plain[:, 4:], atol=5e-3)
+    assert np.abs(rough[:, :4] - plain[:, :4]).mean() < 0.1  # pixels
+    far = rough[:, :2][rough[:, :2] > 128]
+    assert (np.abs(far - np.rint(far)) > 0.001).mean() > 0.9  # bfloat16 has whole numbers alone there
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in network.module.modules())  # it was left as it is
