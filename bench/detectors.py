@@ -48,6 +48,7 @@ PSEUDO, FEW_SHOT, SUPERVISED = "pseudo", "few_shot", "supervised"
 CEILING = "ceiling_boxes.json"
 ROUNDS = 2  # where the run's own weak detector has none
 MIXED = 0.3  # share of tune images among those shown
+_ROUNDS = ("rounds", "continued", "first_share")
 _SHARES = ("tune_share", "tune_lr_factor", "repeat_below")  # of the run's course; the rest is what is compared
 
 
@@ -153,7 +154,7 @@ def settings_of(weak: Mapping[str, Any]) -> dict[str, Section]:
             **weighted,
             "own": with_weights["own"],
             "source": "pseudo",
-            "course": {"rounds": rounds["rounds"]},
+            "course": {name: value for name, value in rounds.items() if name in _ROUNDS},
         },
         FEW_SHOT: {"source": "tune"},
         "few_shot_rounds": {**of_tune, "source": "tune", "course": rounds},

@@ -56,7 +56,7 @@ def matching_counts(predictions: Predictions, images: IntArray, truth: BoxTruth)
 
     Returns:
         A score for each class, [0, 1]; 0 where all boxes are wanted. A class without a true box takes the mean number
-        of boxes of all classes.
+        of boxes of all classes; where no class has one, a box an image.
     """
     drawn = np.zeros(len(images), np.int64)
     holding = np.zeros(len(images), np.int64)  # images with a true box of the class
@@ -64,7 +64,7 @@ def matching_counts(predictions: Predictions, images: IntArray, truth: BoxTruth)
         counts = np.bincount(found.class_id, minlength=len(images))
         drawn += counts
         holding += counts > 0
-    pooled = drawn.sum() / max(1, holding.sum())
+    pooled = drawn.sum() / holding.sum() if holding.any() else 1.0
     mean = np.divide(drawn, holding, out=np.full(len(images), pooled), where=holding > 0)
     cutoffs = []
     for class_id, wanted in enumerate(np.rint(mean * images).astype(np.int64).tolist()):

@@ -46,6 +46,10 @@ def test_each_detector_differs_in_what_it_is_named_after() -> None:
     assert made["curriculum"] == {"source": "pseudo_then_tune", **belief, "course": {"tune_share": 0.5}}
     assert made["curriculum_rounds"] == weak
     assert made["supervised"] == {"source": "ceiling"}
+    one_training = {"rounds": 4, "continued": True, "first_share": 0.3}
+    made = settings_of({"source": "tune", "course": {**one_training, "tune_mixed": 0.4}})
+    assert made["pseudo_weights_rounds"]["course"] == one_training  # it is shown no tune image
+    assert made["few_shot_rounds"]["course"] == {**one_training, "tune_mixed": 0.4}
     assert settings_of({"source": "pseudo"})["curriculum_rounds"]["course"] == {"rounds": 2}
 
 

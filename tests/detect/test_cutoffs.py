@@ -54,6 +54,8 @@ def test_matching_counts_by_hand() -> None:
     # (image, class) pairs, 4/3 · 1 image = 1 box → .6; class 3: no image
     cutoffs = matching_counts(predictions, np.array([2, 3, 1, 0]), truth)
     assert cutoffs == pytest.approx([0.4, 0.0, 0.6, 0.0])
+    nobody = BoxTruth({}, frozenset())  # a box an image: class 0 keeps 2, class 1 wants 3 of 1, class 2 keeps 1
+    assert matching_counts(predictions, np.array([2, 3, 1, 0]), nobody) == pytest.approx([0.8, 0.0, 0.6, 0.0])
 
 
 def test_pairs_not_annotated_do_not_count() -> None:
