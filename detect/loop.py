@@ -38,7 +38,7 @@ class OptimizerConfig(StrictModel):
     weight_decay: float = Field(0.01, ge=0, description="decay of convolution weights")
     clip_norm: float = Field(10.0, gt=0, description="gradients are scaled down to this norm")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="decay a step of the averaged weights that are kept")
-    ema_warmup_steps: int = Field(200, ge=1, description="steps in which that decay rises from 0 to 63 % of it")
+    ema_warmup_steps: int = Field(200, ge=1, description="steps, from the very first, in which it rises to 63 %")
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class _State:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         write_bytes(path, safetensors.torch.save(tensors, {"phase": str(self.phase), "step": str(self.step)}))
 
-    def load(self, path: Path, before: int) -> None:
-        """Takes on what `save` wrote; `before`: steps of the phases that its phase goes on from."""
+    def load(self, path: Path, begun: int) -> None:
+        """Takes on what `save` wrote; `begun`: steps of all phases before its own."""
         tensors = safetensors.torch.load_file(path)
         self.network.load_state_dict(_under("network", tensors))
         self.ema.ema.load_state_dict(_under("ema", tensors))
@@ -120,7 +120,7 @@ class _State:
             values.setdefault(int(index), {})[key] = laid
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": values})
         self.phase, self.step = _position(path)
-        self.ema.updates = before + self.step
+        self.ema.updates = begun + self.step
 
 
 def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: RunFolder) -> None:
@@ -142,15 +142,16 @@ def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: Ru
     for number, phase in enumerate(phases):
         if number < first:
             continue
+        begun = sum(before.steps for before in phases[:number])
         going_on = resumed and number == first
         examples = phase.examples(None if going_on else averaged)
         if state is None or not phase.before:
             network.module.load_state_dict(averaged.module.state_dict())
-            state = _start(network, number, config)
+            state = _start(network, number, begun, config)
             averaged = replace(network, module=state.ema.ema)
         state.phase, state.step = number, 0
         if going_on:
-            state.load(checkpoint, phase.before)
+            state.load(checkpoint, begun)
         _train_phase(state, phase, examples, config, run, checkpoint)
         if phase.after is not None:
             phase.after(averaged)
@@ -167,7 +168,7 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     return last + (config.lr - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def _start(network: Network, number: int, config: LoopConfig) -> _State:
+def _start(network: Network, number: int, begun: int, config: LoopConfig) -> _State:
     import_ultralytics()
     from ultralytics.utils.torch_utils import ModelEMA
 
@@ -180,7 +181,7 @@ def _start(network: Network, number: int, config: LoopConfig) -> _State:
         step=0,
         network=network.module,
         loss=detection_loss(network.module),
-        ema=ModelEMA(network.module, decay=settings.ema_decay, tau=settings.ema_warmup_steps),
+        ema=ModelEMA(network.module, settings.ema_decay, settings.ema_warmup_steps, begun),
         optimizer=torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), fused=True),
     )
 

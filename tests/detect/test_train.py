@@ -124,6 +124,32 @@ def test_rounds_learn_from_boxes_of_their_own(
     assert own.vetoed == 0  # labels veto its anchors: it makes no box of another finding
 
 
+@pytest.mark.parametrize("continued", [False, True])
+def test_averaging_warms_up_once(
+    pseudo_boxes: tuple[Dataset, Path],
+    tiny_architecture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    continued: bool,
+) -> None:
+    import_ultralytics()
+    from ultralytics.utils.torch_utils import ModelEMA
+
+    updates: list[int] = []
+    real = ModelEMA.update
+
+    def recorded(self: Any, module: Any) -> None:
+        real(self, module)
+        updates.append(self.updates)
+
+    monkeypatch.setattr(ModelEMA, "update", recorded)
+    dataset, boxes = pseudo_boxes
+    settings = {"source": "pseudo_then_tune", "boxes": boxes, "steps": 9}
+    course = {"rounds": 2, "continued": continued}
+    train(config_of(dataset, tmp_path / "m", tiny_architecture, **settings, course=course))
+    assert updates == list(range(1, 10))
+
+
 @pytest.mark.parametrize(
     ("settings", "phases"),
     [
