@@ -42,12 +42,13 @@ from weakray.files import sha256_json, write_json, write_text, write_yaml
 from weakray.runs import open_run
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+_ONE_TRAINING = {"rounds": 4, "continued": True, "first_share": 0.33, "tune_mixed": 0.4}
 _CANDIDATES: dict[Name, dict[str, Any]] = {
     "tune": {"source": "tune"},
     "pseudo_then_tune": {"source": "pseudo_then_tune"},
     "mixed": {"source": "pseudo_then_tune", "course": {"tune_mixed": 0.3}},
     "rounds": {"source": "pseudo_then_tune", "course": {"rounds": 2}},
-    "continued": {"source": "pseudo_then_tune", "course": {"rounds": 2, "continued": True, "tune_mixed": 0.4}},
+    "continued": {"source": "pseudo_then_tune", "course": _ONE_TRAINING},
 }
 _GIVEN = ("data", "out", "boxes", "held_out", "choice")
 _OWN_FOLDER = "choice"

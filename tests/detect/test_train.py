@@ -24,8 +24,8 @@ from detect.predict import run as predict
 from detect.quiet_import import import_ultralytics, torch_threads
 from detect.train import DetectTrainConfig, DetectTrainResult
 from detect.train import run as train
-from tests.detect.conftest import DatasetMaker
-from weakray.coco import load_results
+from tests.detect.conftest import DatasetMaker, noisy
+from weakray.coco import load_results, save_results
 from weakray.config import validate
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, DataError, RunError
@@ -122,6 +122,19 @@ def test_rounds_learn_from_boxes_of_their_own(
     labels = dataset.labels.loc[dataset.ids_of("train")]
     assert own.boxes_of_finding == {name: int((labels[name] == 1).sum()) for name in ("Disc", "Bar")}  # tune: one each
     assert own.vetoed == 0  # labels veto its anchors: it makes no box of another finding
+
+
+def test_rounds_without_any_annotated_image(
+    make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path
+) -> None:
+    dataset, boxes = make_dataset(tune=0), tmp_path / "boxes.json"
+    save_results(boxes, noisy(dataset), dataset.image_ids, "recipe")
+    course = {"rounds": 2, "continued": True, "first_share": 0.5}
+    settings = {"source": "pseudo", "pseudo": {"score_at_least": 0.0}, "boxes": boxes, "steps": 12, "course": course}
+    result = train(config_of(dataset, tmp_path / "m", tiny_architecture, **settings))
+    labels = dataset.labels.loc[dataset.ids_of("train")]
+    own = result.training_sets["own_2"]
+    assert own.boxes_of_finding == {name: int((labels[name] == 1).sum()) for name in ("Disc", "Bar")}  # one an image
 
 
 @pytest.mark.parametrize("continued", [False, True])
