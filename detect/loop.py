@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from detect.augment import AugmentConfig
 from detect.batches import batches
+from detect.course import Stretch
 from detect.multilabel import detection_loss
 from detect.network import Network
 from detect.quiet_import import import_ultralytics
@@ -43,33 +44,25 @@ class OptimizerConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training on one set.
+    """A stretch of training, with what it learns from.
 
     Attributes:
-        name: source of the boxes; names the rows of `metrics.jsonl`.
-        steps: optimizer steps.
-        lr_factor: factor on the learning rate.
+        stretch: its steps and learning rate; one that goes on from others does so with their weights, optimizer and
+            learning rate, any other begins with the averaged weights and a fresh optimizer.
         examples: makes the training set, given the network as the phase before left it; given None it reads back the
             one made before training was interrupted.
         after: is given the network with the averaged weights that the phase ended with; an interrupted training may
             call it again, with the same weights. None: nothing is to be done.
-        before: steps of the phases that it goes on from, with their weights, optimizer and learning rate; 0: it begins
-            with the averaged weights and a fresh optimizer.
-        following: steps of the phases that go on from it.
     """
 
-    name: str
-    steps: int
-    lr_factor: float
+    stretch: Stretch
     examples: Callable[[Network | None], Sequence[Example]]
     after: Callable[[Network], None] | None = None
-    before: int = 0
-    following: int = 0
 
     def learning_rate(self, step: int, config: OptimizerConfig) -> float:
         """Rate of its step 0…steps-1."""
-        whole = self.before + self.steps + self.following
-        return self.lr_factor * learning_rate(self.before + step, whole, config)
+        own = self.stretch
+        return own.lr_factor * learning_rate(own.before + step, own.before + own.steps + own.after, config)
 
 
 @dataclass(frozen=True)
@@ -142,10 +135,10 @@ def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: Ru
     for number, phase in enumerate(phases):
         if number < first:
             continue
-        begun = sum(before.steps for before in phases[:number])
+        begun = sum(before.stretch.steps for before in phases[:number])
         going_on = resumed and number == first
         examples = phase.examples(None if going_on else averaged)
-        if state is None or not phase.before:
+        if state is None or not phase.stretch.before:
             network.module.load_state_dict(averaged.module.state_dict())
             state = _start(network, number, begun, config)
             averaged = replace(network, module=state.ema.ema)
@@ -191,17 +184,17 @@ def _train_phase(
 ) -> None:
     state.network.train()
     key = (config.seed, state.phase)
-    left = range(state.step, phase.steps)
-    made = batches(examples, config.augment, config.batch_size, key, left)
-    bar = tqdm(made, f"detector on {phase.name} boxes", phase.steps, initial=state.step, unit="step", disable=None)
+    name, steps = phase.stretch.name, phase.stretch.steps
+    made = batches(examples, config.augment, config.batch_size, key, range(state.step, steps))
+    bar = tqdm(made, f"detector on {name} boxes", steps, initial=state.step, unit="step", disable=None)
     for batch in bar:
         rate = phase.learning_rate(state.step, config.optimizer)
         _step(state, batch, rate, config)
         state.step += 1
-        logged = state.step % config.log_every_steps == 0 or state.step == phase.steps
+        logged = state.step % config.log_every_steps == 0 or state.step == steps
         if logged:
-            run.log(phase=state.phase, boxes=phase.name, step=state.step, lr=rate, **_mean_losses(state))
-        if state.step % config.checkpoint_every_steps == 0 or state.step == phase.steps:
+            run.log(phase=state.phase, boxes=name, step=state.step, lr=rate, **_mean_losses(state))
+        if state.step % config.checkpoint_every_steps == 0 or state.step == steps:
             state.save(checkpoint)
 
 

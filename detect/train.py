@@ -116,18 +116,7 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     for name in dict.fromkeys(stretch.name for stretch in stretches if not stretch.own):
         sets.write(name, _training_boxes(name, config, dataset, recipe))
     keeper = RoundKeeper(folder, whole, held_out, stretches, sets.counts, config.batch_size)
-    phases = [
-        Phase(
-            stretch.name,
-            stretch.steps,
-            stretch.lr_factor,
-            sets.maker(stretch),
-            keeper.after(index),
-            stretch.before,
-            stretch.after,
-        )
-        for index, stretch in enumerate(stretches)
-    ]
+    phases = [Phase(stretch, sets.maker(stretch), keeper.after(index)) for index, stretch in enumerate(stretches)]
     network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
     loop = LoopConfig(
         optimizer=config.optimizer,
