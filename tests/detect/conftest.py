@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from detect.train import DetectTrainConfig
 from weakray.coco import BoxTruth, Predictions, save_results
+from weakray.config import validate
 from weakray.dataset import Dataset, write_dataset
 from weakray.detections import Detections
 from weakray.files import write_yaml
@@ -133,3 +135,20 @@ def pseudo_boxes(make_dataset: DatasetMaker, tmp_path: Path) -> tuple[Dataset, P
     dataset = make_dataset()
     save_results(tmp_path / "boxes.json", noisy(dataset), dataset.image_ids, "recipe")
     return dataset, tmp_path / "boxes.json"
+
+
+def config_of(dataset: Dataset, out: Path, architecture: Path, **settings: Any) -> DetectTrainConfig:
+    small = {
+        "steps": 8,
+        "batch_size": 3,
+        "log_every_steps": 2,
+        "checkpoint_every_steps": 2,
+        "bf16": False,
+        "threads": 1,
+    }
+    values = {"data": dataset.root, "out": out, "architecture": str(architecture), "input": {"size_px": 64}}
+    return validate(DetectTrainConfig, {"source": "ceiling", **values, **small, **settings})
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "detector.safetensors").read_bytes()

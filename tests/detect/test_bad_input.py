@@ -15,8 +15,7 @@ from detect.network import new_network, save_network
 from detect.self_training import own_boxes
 from detect.train import run as train
 from detect.training_set import PseudoBoxConfig, pseudo_training_boxes
-from tests.detect.conftest import NAMES, DatasetMaker, noisy
-from tests.detect.test_train import config_of, weights_of
+from tests.detect.conftest import NAMES, DatasetMaker, config_of, noisy, weights_of
 from weakray.bundle.manifest import DETECTOR
 from weakray.coco import save_results
 from weakray.dataset import Dataset

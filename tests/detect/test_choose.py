@@ -13,8 +13,7 @@ from detect.choose import ChooseConfig, run, settings_of
 from detect.train import DetectTrainConfig
 from detect.train import run as train
 from eval.box_scores import score_boxes
-from tests.detect.conftest import NAMES, DatasetMaker, noisy
-from tests.detect.test_train import weights_of
+from tests.detect.conftest import NAMES, DatasetMaker, noisy, weights_of
 from weakray.cli import main
 from weakray.coco import Predictions, load_results, save_results
 from weakray.config import validate

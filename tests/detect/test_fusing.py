@@ -11,8 +11,7 @@ import pytest
 from detect.fusing import fuse_sources
 from detect.self_training import OwnBoxConfig
 from detect.train import run as train
-from tests.detect.conftest import found_boxes
-from tests.detect.test_train import config_of
+from tests.detect.conftest import config_of, found_boxes
 from weakray.coco import Predictions
 from weakray.dataset import Dataset
 from weakray.detections import Detections

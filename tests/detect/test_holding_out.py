@@ -10,8 +10,7 @@ import pytest
 
 from detect.holding_out import HeldOutConfig, held_out_ids, patient_folds
 from detect.train import run as train
-from tests.detect.conftest import DatasetMaker
-from tests.detect.test_train import config_of, weights_of
+from tests.detect.conftest import DatasetMaker, config_of, weights_of
 from weakray.config import validate
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, DataError

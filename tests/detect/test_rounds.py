@@ -15,8 +15,7 @@ from detect.predict import run as predict
 from detect.rounds import RoundKeeper, round_numbers
 from detect.train import run as train
 from eval.box_scores import score_boxes
-from tests.detect.conftest import DatasetMaker
-from tests.detect.test_train import config_of, weights_of
+from tests.detect.conftest import DatasetMaker, config_of, weights_of
 from weakray.coco import load_results
 from weakray.dataset import Dataset
 
