@@ -1,4 +1,4 @@
-"""How far boxes are believed: by their rank in their finding, and by the split into clean and noisy pairs.
+"""How far boxes are believed: by their rank, in their finding or in all, and by the split into clean and noisy pairs.
 
 A pair is an image and a finding. Of the pairs of a finding that have a box, those whose best box scores lowest are the
 ones most likely wrong: they are noisy, and count less in the loss. (Sui et al., SoS-WSOD, CVPR 2022, split whole images
@@ -15,9 +15,17 @@ import numpy as np
 from weakray.detections import BoolArray, Detections, FloatArray
 
 
-def rank_weights(kept: Mapping[str, Detections], classes: int, least: float) -> dict[str, FloatArray]:
-    """A weight `(n,)` for each box of each image: `least` … 1 by the share of its finding's boxes scored no higher."""
-    of_class = [np.sort(np.concatenate([found.of_class(k).score for found in kept.values()])) for k in range(classes)]
+def rank_weights(kept: Mapping[str, Detections], classes: int, least: float, pooled: bool) -> dict[str, FloatArray]:
+    """A weight `(n,)` for each box of each image: `least` … 1 by the share of boxes scored no higher.
+
+    Args:
+        kept: image_id → scored boxes.
+        classes: number of findings.
+        least: weight of the lowest one, nearly.
+        pooled: whether the share is of all boxes or of those of its finding.
+    """
+    every = Detections.concat(kept.values())
+    of_class = [np.sort(every.score if pooled else every.of_class(k).score) for k in range(classes)]
     weights: dict[str, FloatArray] = {}
     for image_id, found in kept.items():
         share = [

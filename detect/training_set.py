@@ -43,10 +43,12 @@ class PseudoBoxConfig(StrictModel):
         description="a finding whose boxes reach no such F1 on tune, at IoU .3, is left to the true boxes alone; for "
         "score_at_least: tune",
     )
-    weights: Literal["one", "score"] = Field(
-        "one", description="how far boxes are believed: all alike, or as they rank among the kept ones of their finding"
+    weights: Literal["one", "score", "pooled"] = Field(
+        "one",
+        description="how far boxes are believed: all alike, or as they rank among the kept ones of their finding "
+        "(score) or of all findings (pooled); then background outside a finding's boxes as far as the best of them",
     )
-    least_weight: float = Field(0.3, ge=0, le=1, description="weight of the lowest one, for weights: score")
+    least_weight: float = Field(0.3, ge=0, le=1, description="weight of the lowest one, for weights: score and pooled")
     clean_share: float = Field(
         1.0,
         gt=0,
@@ -270,7 +272,9 @@ def _believed(
     kept: Mapping[str, Detections], noisy: Mapping[str, BoolArray], classes: int, config: PseudoBoxConfig
 ) -> dict[str, Detections]:
     """The same boxes, scored by their weight in training."""
-    ranked = rank_weights(kept, classes, config.least_weight) if config.weights == "score" else None
+    ranked = None
+    if config.weights != "one":
+        ranked = rank_weights(kept, classes, config.least_weight, config.weights == "pooled")
     believed = {}
     for image_id, found in kept.items():
         weight = np.ones(len(found)) if ranked is None else ranked[image_id]
@@ -288,6 +292,9 @@ def _elsewhere(
     """
     may, has = may_hold(dataset, image_id, config), _has(found, len(dataset.taxonomy))
     outside = np.where(noisy, config.elsewhere * config.noisy_weight, config.elsewhere)
+    if config.weights == "pooled":
+        outside = np.zeros(len(has))
+        np.maximum.at(outside, found.class_id, config.elsewhere * found.score)
     return np.where(may, np.where(has, outside, config.unplaced), 1.0).astype(np.float32)
 
 

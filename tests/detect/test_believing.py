@@ -73,6 +73,26 @@ def test_noisy_pairs_count_less_and_are_counted(
     assert (plain.clean_pairs, plain.noisy_pairs, plain.contradicted_pairs) == (3, 0, 1)
 
 
+def test_ranks_among_all_findings_weigh_background_too(make_dataset: DatasetMaker) -> None:
+    dataset = relabelled(make_dataset(train=3), train0=[1, 0], train1=[1, 1], train2=[0, -1])
+    predictions = {
+        "train0": found_boxes([BOX], [0], [0.9]),
+        "train1": found_boxes([BOX, OTHER], [0, 0], [0.4, 0.3]),
+        "train2": found_boxes([OTHER], [1], [0.6]),
+    }
+    settings = {"score_at_least": 0.2, "clean_share": 0.5, "noisy_weight": 0.25, "elsewhere": 0.8, "weights": "pooled"}
+    made = pseudo_training_boxes(dataset, predictions, EVERYTHING.model_copy(update=settings), 0)
+    # ranks 4 (.9), 3 (.6), 2 and 1 of 4, from .3 to 1; train1 is the noisier half of Disc's images
+    weights = {"train0": [1.0], "train1": [0.25 * 0.65, 0.25 * 0.475], "train2": [0.825]}
+    for image_id, expected in weights.items():
+        assert made.boxes[image_id].score.tolist() == pytest.approx(expected)
+    assert {image_id: row.tolist() for image_id, row in made.elsewhere.items()} == {
+        "train0": pytest.approx([0.8, 1]),
+        "train1": pytest.approx([0.8 * 0.25 * 0.65, 0]),
+        "train2": pytest.approx([1, 0.8 * 0.825]),
+    }
+
+
 def test_boxes_of_other_findings_are_refused(make_dataset: DatasetMaker) -> None:
     dataset = make_dataset()
     predictions = {"train0": found_boxes([BOX], [2], [0.9])}
