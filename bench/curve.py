@@ -14,8 +14,8 @@ A finished cell is a file, `RUN/cells/seed1-weak-025.json`, that tables and plot
 run's folder. `--keep DIR` puts the files of cells there too, and takes those that it finds there as done: so the work
 may be shared out over days and machines. `--minutes M` starts no cell after M minutes; `--only seed1`, or `--only
 weak-025`, or `--only few_shot`, makes these alone. What is missing is named on stderr. `RUN/curve.json` has the
-differences from few-shot, each seed's too, and which are ties. `--quick` makes the cells of one seed from
-`configs/micro.yaml`: the same rows, figures without meaning.
+differences from few-shot, each seed's too, and which are ties. `RUN/seed1` can be given to `bench.detectors` as a run.
+`--quick` makes the cells of one seed from `configs/micro.yaml`: the same rows, figures without meaning.
 
 The ratio of `recovered/annotated-N/vs-ceiling` is the recovered fraction, that of `…/vs-few-shot` the quotient of
 two.
@@ -51,7 +51,7 @@ from camgen import generate, search
 from weakray.config import StrictModel, load, to_plain, validate
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, WeakrayError
-from weakray.files import read_json, sha256_json, write_json
+from weakray.files import read_json, sha256_json, write_json, write_yaml
 from weakray.pipeline import PipelineConfig, Section
 from weakray.runs import commit
 from weakray.stack import silence
@@ -237,6 +237,8 @@ def stages_of(config: CurveConfig, cell: Cell) -> list[Stage]:
 def measured(config: CurveConfig, cell: Cell) -> CellScores:
     """Runs a cell's stages, and scores its boxes on *test*."""
     stages = stages_of(config, cell)
+    run = config.of_seed(cell.seed)
+    write_yaml(run.root / "config.yaml", to_plain(run))
     run_all(stages)
     training, prediction = stages[-2].config, stages[-1].config
     boxes = prediction.out / "boxes.json"

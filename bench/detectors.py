@@ -14,10 +14,11 @@
 Each is scored on *test*, on the same bootstrap draws of patients: AP, what each type of error costs, differences in
 AP50 from few-shot and from plain pseudo-boxes, and the recovered fraction. Rows print AP50 over that of these two,
 and of the ceiling; `RUN/detectors/detectors.json` has all figures, and `--table FILE` writes them as Markdown. A
-detector is a run folder `RUN/detectors/NAME`; one that the run has trained under the same settings is taken from
-there. Killed and run again it goes on where it stopped; `--minutes M` starts none after M minutes, and tables are
-made of those that are there. `--quick` makes a run of `configs/micro.yaml` first: the same rows, figures without
-meaning.
+detector is a run folder `RUN/detectors/NAME`; one that has been trained under the same settings anywhere in RUN is
+taken from there. A seed of `bench.curve` is such a run too, with `--boxes RUN/annotated-100/pseudo_boxes/boxes.json`,
+and has trained three of the nine. Killed and run again it goes on where it stopped; `--minutes M` starts none after M
+minutes, and tables are made of those that are there. `--quick` makes a run of `configs/micro.yaml` first: the same
+rows, figures without meaning.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Any
 
 from bench.detector_cells import Scored, detector_stages, micro, run_all, score
 from bench.printing import Row, answer, paired, plain, shown
+from detect.detector import DETECTOR_JSON
 from eval.box_errors import ERROR_TYPES
 from eval.intervals import Comparison, Kind, comparison_of
 from weakray.config import to_plain, validate
@@ -56,6 +58,7 @@ def main() -> None:
     """Runs and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path, default=Path("runs/phantom"), help="a run's folder")
+    parser.add_argument("--boxes", type=Path, help="the recipe's boxes.json, where it is not in its place")
     parser.add_argument("--minutes", type=float, help="start no further detector after so many minutes")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws over patients")
     parser.add_argument("--table", type=Path, help="Markdown file to write the table into")
@@ -65,7 +68,8 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as temporary:
         try:
             root = quick(Path(temporary) / "run") if given.quick else given.run
-            rows = run(root, minutes=given.minutes, draws=50 if given.quick else given.draws, table=given.table)
+            draws = 50 if given.quick else given.draws
+            rows = run(root, boxes=given.boxes, minutes=given.minutes, draws=draws, table=given.table)
         except WeakrayError as error:
             raise SystemExit(f"error: {error}") from None
     answer("detectors", rows)
@@ -80,11 +84,19 @@ def quick(out: Path) -> Path:
     return out
 
 
-def run(root: Path, *, minutes: float | None = None, draws: int = 1000, table: Path | None = None) -> list[Row]:
+def run(
+    root: Path,
+    *,
+    boxes: Path | None = None,
+    minutes: float | None = None,
+    draws: int = 1000,
+    table: Path | None = None,
+) -> list[Row]:
     """Trains the detectors that are missing, scores those that are there.
 
     Args:
         root: a run of the pipeline, finished up to the recipe's boxes.
+        boxes: the recipe's boxes; None: where the run has them.
         minutes: no detector is started after so many; None sets no limit.
         draws: of the bootstrap over patients.
         table: Markdown file to write; None: none.
@@ -98,7 +110,7 @@ def run(root: Path, *, minutes: float | None = None, draws: int = 1000, table: P
     config = config.model_copy(update={"out": root})  # it may have been moved
     stages = plan(config)
     data = next(stage.config.data for stage in stages if stage.name == "classify.ensemble")
-    boxes = next(stage.folder for stage in stages if stage.name == "camgen.recipe") / "boxes.json"
+    boxes = boxes or next(stage.folder for stage in stages if stage.name == "camgen.recipe") / "boxes.json"
     if not (boxes.is_file() and (data / "dataset.json").is_file()):
         raise RunError(f"{root}: expected a run with its recipe's boxes, found none; run `weakray run` first")
     dataset = Dataset.load(data)
@@ -179,7 +191,7 @@ def planned_detector(
         read["ceiling"] = sha256_file(dataset.root / CEILING)
     home = config.root / "detectors" / name
     training, prediction = detector_stages(config, dataset.root, home, {**own, "boxes": boxes} if of_maps else own)
-    for folder in sorted((config.root / "detect").glob("*")):
+    for folder in sorted(path.parent for path in config.root.rglob(DETECTOR_JSON)):
         inputs = finished_inputs(folder, training.config)
         if inputs is not None and read.items() <= inputs.items():
             predict = prediction.config.model_copy(update={"detector": folder})

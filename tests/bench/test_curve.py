@@ -12,11 +12,14 @@ import pytest
 from bench import curve
 from bench.curve import CurveConfig, found, quick, report, run, settings_sha256, stages_of
 from bench.curve_points import Cell, CellScores, Kind, as_markdown, points, recovered, rounded, rows_of, told
+from bench.detectors import planned_detector, settings_of
 from tests.house.test_configs import BENCHES
 from weakray.cli import main as weakray
 from weakray.config import load, validate
+from weakray.dataset import Dataset
 from weakray.errors import ConfigError, DataError
 from weakray.files import read_json, read_yaml, write_json
+from weakray.pipeline import PipelineConfig
 
 CONFIG = BENCHES["curve"]
 
@@ -254,6 +257,15 @@ def test_the_whole_curve_on_a_handful_of_films(tmp_path: Path, capsys: pytest.Ca
     content = read_json(config.pipeline.root / "curve.json")
     assert content["missing"] == []
     assert [point["annotated"] for point in content["points"]] == [0, 24]
+
+    # A seed is a run that the detectors' bench takes, and finds three trained detectors in.
+    root = config.pipeline.root / "seed1"
+    own, whole = validate(PipelineConfig, read_yaml(root / "config.yaml")), root / "annotated-024"
+    settings, dataset, boxes = settings_of(own.detect.weak), Dataset.load(root / "dataset"), whole / "pseudo_boxes"
+    for name, kind in {"few_shot": "few_shot", "pseudo": "weak", "supervised": "ceiling"}.items():
+        folder, stages = planned_detector(own, dataset, boxes / "boxes.json", name, settings[name])
+        assert (folder, len(stages)) == (whole / kind, 1)
+    assert len(planned_detector(own, dataset, boxes / "boxes.json", "mixed", settings["mixed"])[1]) == 2
 
     # On another machine, where nothing but the kept cells is.
     other = quick(tmp_path / "elsewhere")
