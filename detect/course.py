@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,7 +28,8 @@ class CourseConfig(StrictModel):
     continued: bool = Field(
         False,
         description="the rounds after the first are one training: its learning rate falls once, optimizer and weights "
-        "are kept while the averaged weights make boxes anew; none of its steps is spent on tune boxes alone",
+        "are kept while the averaged weights make boxes anew; none of its steps is spent on tune boxes alone, and "
+        "the averaging warms up once",
     )
     first_share: float | None = Field(
         None, gt=0, lt=1, description="share of the steps in the first round, for continued; null: all alike"
@@ -57,6 +58,7 @@ class Stretch(NamedTuple):
         lr_factor: factor on the learning rate.
         before: steps of the stretches that it goes on from, with their optimizer; 0: it begins anew.
         after: steps of the stretches that go on from it.
+        averaged: steps before it in which the averaging of weights has been warming up; 0: it warms up anew.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Stretch(NamedTuple):
     lr_factor: float
     before: int = 0
     after: int = 0
+    averaged: int = 0
 
     @property
     def own(self) -> bool:
@@ -100,7 +103,10 @@ def course(source: Source, steps: int, config: CourseConfig) -> list[Stretch]:
         stretches.append(Stretch(f"{_OWN}{number}" if number else "pseudo", of_round - tune, 1.0))
         if source != "pseudo":  # a stretch of no step is kept: its images may be wanted for `tune_mixed`
             stretches.append(Stretch("tune", tune, config.tune_lr_factor))
-    return stretches
+    if not config.continued:
+        return stretches
+    begun = accumulate((stretch.steps for stretch in stretches), initial=0)
+    return [stretch._replace(averaged=steps) for stretch, steps in zip(stretches, begun, strict=False)]
 
 
 def round_ends(steps: int, config: CourseConfig) -> list[int]:

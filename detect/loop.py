@@ -39,7 +39,7 @@ class OptimizerConfig(StrictModel):
     weight_decay: float = Field(0.01, ge=0, description="decay of convolution weights")
     clip_norm: float = Field(10.0, gt=0, description="gradients are scaled down to this norm")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="decay a step of the averaged weights that are kept")
-    ema_warmup_steps: int = Field(200, ge=1, description="steps, from the very first, in which it rises to 63 %")
+    ema_warmup_steps: int = Field(200, ge=1, description="steps in which that decay rises from 0 to 63 % of it")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class _State:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         write_bytes(path, safetensors.torch.save(tensors, {"phase": str(self.phase), "step": str(self.step)}))
 
-    def load(self, path: Path, begun: int) -> None:
-        """Takes on what `save` wrote; `begun`: steps of all phases before its own."""
+    def load(self, path: Path, stretch: Stretch) -> None:
+        """Takes on what `save` wrote in that stretch."""
         tensors = safetensors.torch.load_file(path)
         self.network.load_state_dict(_under("network", tensors))
         self.ema.ema.load_state_dict(_under("ema", tensors))
@@ -113,7 +113,7 @@ class _State:
             values.setdefault(int(index), {})[key] = laid
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": values})
         self.phase, self.step = _position(path)
-        self.ema.updates = begun + self.step
+        self.ema.updates = stretch.averaged + self.step
 
 
 def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: RunFolder) -> None:
@@ -135,16 +135,15 @@ def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: Ru
     for number, phase in enumerate(phases):
         if number < first:
             continue
-        begun = sum(before.stretch.steps for before in phases[:number])
         going_on = resumed and number == first
         examples = phase.examples(None if going_on else averaged)
         if state is None or not phase.stretch.before:
             network.module.load_state_dict(averaged.module.state_dict())
-            state = _start(network, number, begun, config)
+            state = _start(network, number, phase.stretch, config)
             averaged = replace(network, module=state.ema.ema)
         state.phase, state.step = number, 0
         if going_on:
-            state.load(checkpoint, begun)
+            state.load(checkpoint, phase.stretch)
         _train_phase(state, phase, examples, config, run, checkpoint)
         if phase.after is not None:
             phase.after(averaged)
@@ -161,7 +160,7 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     return last + (config.lr - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def _start(network: Network, number: int, begun: int, config: LoopConfig) -> _State:
+def _start(network: Network, number: int, stretch: Stretch, config: LoopConfig) -> _State:
     import_ultralytics()
     from ultralytics.utils.torch_utils import ModelEMA
 
@@ -174,7 +173,7 @@ def _start(network: Network, number: int, begun: int, config: LoopConfig) -> _St
         step=0,
         network=network.module,
         loss=detection_loss(network.module),
-        ema=ModelEMA(network.module, settings.ema_decay, settings.ema_warmup_steps, begun),
+        ema=ModelEMA(network.module, settings.ema_decay, settings.ema_warmup_steps, stretch.averaged),
         optimizer=torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), fused=True),
     )
 

@@ -31,23 +31,23 @@ def example(name: str, *classes: int) -> Example:
 )
 def test_stretches_by_hand(source: Source, rounds: int, expected: list[tuple[str, int, float]]) -> None:
     made = course(source, 11, CourseConfig(rounds=rounds, tune_share=0.3))
-    assert [tuple(stretch) for stretch in made] == [(*row, 0, 0) for row in expected]
+    assert [tuple(stretch) for stretch in made] == [(*row, 0, 0, 0) for row in expected]
     assert [stretch.own for stretch in made] == [name.startswith("own_") for name, _, _ in expected]
     assert [stretch.true for stretch in made] == [name in {"tune", "ceiling"} for name, _, _ in expected]
 
 
 def test_no_step_on_tune_alone_keeps_its_images_at_hand() -> None:
     made = course("pseudo_then_tune", 11, CourseConfig(tune_share=0))
-    assert [tuple(stretch) for stretch in made] == [("pseudo", 11, 1.0, 0, 0), ("tune", 0, 0.5, 0, 0)]
+    assert [tuple(stretch) for stretch in made] == [("pseudo", 11, 1.0, 0, 0, 0), ("tune", 0, 0.5, 0, 0, 0)]
 
 
 def test_rounds_that_are_one_training() -> None:
     made = course("pseudo_then_tune", 16, CourseConfig(rounds=3, continued=True, tune_share=0.25))
-    front = [("pseudo", 3, 1.0, 0, 0), ("tune", 1, 0.5, 0, 0)]
-    own = [("own_1", 4, 1.0, 0, 8), ("own_2", 4, 1.0, 4, 4), ("own_3", 4, 1.0, 8, 0)]
+    front = [("pseudo", 3, 1.0, 0, 0, 0), ("tune", 1, 0.5, 0, 0, 3)]
+    own = [("own_1", 4, 1.0, 0, 8, 4), ("own_2", 4, 1.0, 4, 4, 8), ("own_3", 4, 1.0, 8, 0, 12)]
     assert [tuple(stretch) for stretch in made] == [*front, *own]
     uneven = course("tune", 11, CourseConfig(rounds=2, continued=True))
-    assert [tuple(stretch)[1:] for stretch in uneven] == [(3, 1.0, 0, 0), (4, 1.0, 0, 4), (4, 1.0, 4, 0)]
+    assert [tuple(stretch)[1:] for stretch in uneven] == [(3, 1.0, 0, 0, 0), (4, 1.0, 0, 4, 3), (4, 1.0, 4, 0, 7)]
     longer = course("tune", 11, CourseConfig(rounds=3, continued=True, first_share=0.4))  # 4 and 7 thirds
     assert [(stretch.steps, stretch.before, stretch.after) for stretch in longer] == [
         (4, 0, 0),
