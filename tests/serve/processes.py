@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -87,8 +88,11 @@ class ServerProcess:
 
     def sockets(self) -> int:
         """How many sockets it holds: its listening one, its event loop's, and one a connection."""
-        descriptors = Path(f"/proc/{self._process.pid}/fd").iterdir()
-        return sum(str(descriptor.readlink()).startswith("socket:") for descriptor in descriptors)
+        held = 0
+        for descriptor in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the server closed it after the folder was read
+                held += str(descriptor.readlink()).startswith("socket:")
+        return held
 
     def connect(self) -> socket.socket:
         """A bare connection."""
