@@ -41,11 +41,11 @@ from bench.curve_points import (
     as_markdown,
     draw,
     points,
-    rounded,
     rows_of,
     told,
 )
 from bench.detector_cells import CONFIGS, detector_stages, micro, run_all, score, up_to_ensemble, with_annotated
+from bench.pooling import rounded
 from bench.printing import Row, answer
 from camgen import generate, search
 from weakray.config import StrictModel, load, to_plain, validate
@@ -247,7 +247,7 @@ def measured(config: CurveConfig, cell: Cell) -> CellScores:
         cell=cell.name,
         **cell._asdict(),
         **scored.scores,
-        ap50_draws=rounded(scored.drawn),
+        ap50_draws=rounded(scored.ap50.drawn),
         test_sha256=scored.test_sha256,
         images=scored.images,
         patients=scored.patients,

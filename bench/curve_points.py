@@ -1,9 +1,8 @@
 """The points of the curve: finished cells, pooled over seeds, as rows, as a table and as a picture.
 
 A cell's file alone is enough: it holds its AP50 on every bootstrap draw of patients, and cells of one seed share the
-draws. A figure of several seeds is the mean over them, draw by draw; the seeds' test films have no patient in common
-and their draws differ, so that the interval narrows as it should. It tells of the films that are scored, not of the
-chance in the films and steps of a training: for that, `curve.json` has each seed's own difference.
+draws. Intervals tell of the films that are scored, not of the chance in the films and steps of a training: for that,
+`curve.json` has each seed's own difference.
 """
 
 from __future__ import annotations
@@ -17,16 +16,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from bench.pooling import Draws, Figure
 from bench.printing import Row, paired, plain, shown
-from eval.box_scores import Float64Array
-from eval.intervals import Comparison, Interval, comparison_of, interval_of
+from eval.intervals import Comparison
 from weakray.config import StrictModel
 from weakray.errors import DataError
 from weakray.files import replacing
 
 Kind = Literal["weak", "few_shot", "ceiling"]
 Drawn = Literal["weak", "few_shot"]
-_DIGITS = 5  # of an AP50 of one draw
 
 
 class Cell(NamedTuple):
@@ -54,7 +52,7 @@ class CellScores(StrictModel):
     map: dict[str, float] = Field(description="likewise")
     per_finding: dict[str, dict[str, int | float]] = Field(description="finding → AP30, AP50, mAP, and its true boxes")
     errors: dict[str, Any] = Field(description="AP50 that mending one type of error alone would give")
-    ap50_draws: tuple[float | None, ...] = Field(description="AP50 on each draw of patients; null where undefined")
+    ap50_draws: Draws = Field(description="AP50 on each draw of patients; null where undefined")
     test_sha256: str = Field(description="names test images and patients: cells with the same have the same draws")
     images: int = Field(description="test images")
     patients: int = Field(description="whose they are")
@@ -65,37 +63,10 @@ class CellScores(StrictModel):
     settings_sha256: str = Field(description="hash of the settings that the figures depend on")
     boxes: str = Field(description="the boxes, in the folder of the curve's run")
 
-
-def rounded(drawn: Float64Array) -> tuple[float | None, ...]:
-    """Figures on draws as a file holds them."""
-    return tuple(round(value, _DIGITS) if math.isfinite(value) else None for value in drawn.tolist())
-
-
-@dataclass(frozen=True, eq=False)
-class Figure:
-    """AP50, and the same on every draw `(n_draws,)`."""
-
-    value: float
-    drawn: Float64Array
-
-    @classmethod
-    def mean(cls, cells: Sequence[CellScores]) -> Figure:
-        """The mean over cells of different seeds, draw by draw."""
-        drawn = np.array([cell.ap50_draws for cell in cells], np.float64)
-        return cls(float(np.mean([cell.ap50["value"] for cell in cells])), drawn.mean(axis=0))
-
     @property
-    def interval(self) -> Interval:
-        """With its 95 % interval."""
-        return interval_of(self.value, self.drawn)
-
-    def less(self, other: Figure) -> Comparison:
-        """The difference on the same draws."""
-        return comparison_of(self.value, self.drawn, other.value, other.drawn)
-
-    def over(self, other: Figure) -> Interval:
-        """The ratio on the same draws."""
-        return comparison_of(self.value, self.drawn, other.value, other.drawn, "ratio").interval
+    def figure(self) -> Figure:
+        """AP50 with its draws."""
+        return Figure.of(self.ap50["value"], self.ap50_draws)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +102,7 @@ def points(cells: Mapping[str, CellScores], seeds: Sequence[int], annotated: Seq
                 _check(list(here.values()))
                 rows[seed] = here
         if rows:
-            figures = {kind: Figure.mean([row[kind] for row in rows.values()]) for kind in kinds}
+            figures = {kind: Figure.mean(row[kind].figure for row in rows.values()) for kind in kinds}
             nothing = Figure(0.0, np.zeros_like(figures["weak"].drawn))
             few_shot = figures.get("few_shot", nothing)
             found.append(Point(images, tuple(rows), figures["weak"], few_shot, figures["ceiling"]))

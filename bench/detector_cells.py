@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.pooling import Figure
 from detect import predict as detect_predict
 from detect import train as detect_train
 from eval.average_precision import match
 from eval.box_errors import score_errors, split_errors
-from eval.box_scores import Float64Array, macro_draws, score_matches
+from eval.box_scores import macro_draws, score_matches
 from eval.intervals import PatientDraws
 from weakray.coco import load_results
 from weakray.config import load, validate
@@ -94,16 +95,14 @@ class Scored:
 
     Attributes:
         scores: as an entry of `summary.json`'s `scores`: AP with intervals, per finding, and the errors.
-        ap50: macro AP50, [0, 1].
-        drawn: `(n_draws,)`, the same on every draw of patients; NaN on one without a true box.
+        ap50: macro AP50, [0, 1], and the same on every draw of patients; NaN on one without a true box.
         images: how many were scored.
         patients: whose they are.
         test_sha256: names images and patients in their order: equal ones have the same draws under the same seed.
     """
 
     scores: dict[str, Any]
-    ap50: float
-    drawn: Float64Array
+    ap50: Figure
     images: int
     patients: int
     test_sha256: str
@@ -128,8 +127,7 @@ def score(boxes: Path, dataset: Dataset, draws: int, seed: int) -> Scored:
     rows = [[image_id, patients[image_id]] for image_id in matches.image_ids]
     return Scored(
         scores={**score_matches(matches, *how), "errors": errors},
-        ap50=whole["ap50"],
-        drawn=drawn["ap50"],
+        ap50=Figure(whole["ap50"], drawn["ap50"]),
         images=len(rows),
         patients=len({patient for _, patient in rows}),
         test_sha256=sha256_json(rows),

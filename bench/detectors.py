@@ -1,4 +1,4 @@
-"""What does each ingredient of the weak detector's training add? Nine detectors of one budget on one run's data.
+"""What does each ingredient of the weak detector's training add? Its rivals, of one budget, on one run's data.
 
 `python -m bench.detectors RUN` takes a run of the pipeline: its dataset, its recipe's boxes, its settings of
 `detect`. All detectors are trained for as many steps; they differ in what they learn from, and in which order:
@@ -9,16 +9,18 @@
   maps has a part in it.
 - `mixed`: pseudo-boxes with tune images among them; `curriculum`: pseudo-boxes, then tune's; `curriculum_rounds`:
   both, round by round.
+- `less_mirrored`, `less_weights`, `less_continued`: `curriculum_rounds` without that one setting of its rounds, where
+  the run has it on.
 - `supervised`: the true boxes of train and tune, the ceiling.
 
 Each is scored on *test*, on the same bootstrap draws of patients: AP, what each type of error costs, differences in
 AP50 from few-shot and from plain pseudo-boxes, and the recovered fraction. Rows print AP50 over that of these two,
-and of the ceiling; `RUN/detectors/detectors.json` has all figures, and `--table FILE` writes them as Markdown. A
-detector is a run folder `RUN/detectors/NAME`; one that has been trained under the same settings anywhere in RUN is
-taken from there. A seed of `bench.curve` is such a run too, with `--boxes RUN/annotated-100/pseudo_boxes/boxes.json`,
-and has trained three of the nine. Killed and run again it goes on where it stopped; `--minutes M` starts none after M
-minutes, and tables are made of those that are there. `--quick` makes a run of `configs/micro.yaml` first: the same
-rows, figures without meaning.
+and of the ceiling; `RUN/detectors/detectors.json` has all figures, and `--table FILE` writes them as Markdown; such
+files of several seeds are what `bench.ingredients` pools. A detector is a run folder `RUN/detectors/NAME`; one that has
+been trained under the same settings anywhere in RUN is taken from there. A seed of `bench.curve` is such a run too,
+with `--boxes RUN/annotated-100/pseudo_boxes/boxes.json`, and has trained three of them. Killed and run again it goes on
+where it stopped; `--minutes M` starts none after M minutes, and tables are made of those that are there. `--quick`
+makes a run of `configs/micro.yaml` first: the same rows, figures without meaning.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.detector_cells import Scored, detector_stages, micro, run_all, score
+from bench.pooling import rounded
 from bench.printing import Row, answer, paired, plain, shown
 from detect.detector import DETECTOR_JSON
 from eval.box_errors import ERROR_TYPES
-from eval.intervals import Comparison, Kind, comparison_of
 from weakray.config import to_plain, validate
 from weakray.dataset import Dataset
 from weakray.errors import RunError, WeakrayError
@@ -119,6 +121,7 @@ def run(
         print(f"{data} has no {CEILING}: there is no supervised detector, and no recovered fraction", flush=True)
         del settings[SUPERVISED]
     planned = {name: planned_detector(config, dataset, boxes, name, own) for name, own in settings.items()}
+    seed = getattr(stages[0].config, "seed", 0)  # of the films, where they are made
     scored: dict[str, Scored] = {}
     missing: list[str] = []
     for name, (folder, wanted) in planned.items():
@@ -128,7 +131,7 @@ def run(
             continue
         print(f"== {name}, in {folder}", flush=True)
         run_all(wanted)
-        scored[name] = score(wanted[-1].folder / "boxes.json", dataset, draws, 0)
+        scored[name] = score(wanted[-1].folder / "boxes.json", dataset, draws, seed)
     if missing:
         print(f"{minutes:g} minutes are over; missing: {', '.join(missing)}", flush=True)
     content = {
@@ -136,11 +139,12 @@ def run(
             "settings": settings[name],
             "folder": planned[name][0].relative_to(root).as_posix(),
             **told(scored, name),
+            "ap50_draws": rounded(own.ap50.drawn),
         }
-        for name in scored
+        for name, own in scored.items()
     }
-    about = {"steps": config.detect.train.get("steps"), "draws": draws, "commit": commit(), "missing": missing}
-    write_json(root / "detectors" / "detectors.json", {**about, "detectors": content})
+    about = {"seed": seed, "steps": config.detect.train.get("steps"), "draws": draws, "commit": commit()}
+    write_json(root / "detectors" / "detectors.json", {**about, "missing": missing, "detectors": content})
     if table is not None:
         write_text(table, as_markdown(content))
     return rows_of(scored)
@@ -156,15 +160,15 @@ def settings_of(weak: Mapping[str, Any]) -> dict[str, Section]:
     course = dict(weak.get("course", {}))
     rounds = {**course, "rounds": course.get("rounds") or ROUNDS}
     shares = {name: value for name, value in course.items() if name in _SHARES}
-    with_weights = {part: {**believed.get(part, {}), "weights": "score"} for part in ("pseudo", "own")}
-    weighted = {**believed, "pseudo": with_weights["pseudo"]}
+    weighted = {**believed, "pseudo": {**believed.get("pseudo", {}), "weights": "score"}}
     of_tune = {"own": believed["own"]} if "own" in believed else {}
+    whole = {**believed, "source": "pseudo_then_tune", "course": rounds}
     return {
         PSEUDO: {**believed, "source": "pseudo"},
         "pseudo_weights": {**weighted, "source": "pseudo"},
         "pseudo_weights_rounds": {
             **weighted,
-            "own": with_weights["own"],
+            "own": {"weights": "score", **believed.get("own", {})},
             "source": "pseudo",
             "course": {name: value for name, value in rounds.items() if name in _ROUNDS},
         },
@@ -176,9 +180,20 @@ def settings_of(weak: Mapping[str, Any]) -> dict[str, Section]:
             "course": {**shares, "tune_share": 0.0, "tune_mixed": MIXED},
         },
         "curriculum": {**believed, "source": "pseudo_then_tune", "course": shares},
-        "curriculum_rounds": {**believed, "source": "pseudo_then_tune", "course": rounds},
+        "curriculum_rounds": whole,
+        **_less_one(whole, shares),
         SUPERVISED: {"source": "ceiling"},
     }
+
+
+def _less_one(whole: Section, shares: Section) -> dict[str, Section]:
+    own, made = whole.get("own", {}), dict[str, Section]()
+    for name in ("mirrored", "weights"):
+        if name in own:
+            made[f"less_{name}"] = {**whole, "own": {other: own[other] for other in own if other != name}}
+    if whole["course"].get("continued"):
+        made["less_continued"] = {**whole, "course": {**shares, "rounds": ROUNDS}}
+    return made
 
 
 def planned_detector(
@@ -204,11 +219,10 @@ def told(scored: Mapping[str, Scored], name: str) -> dict[str, Any]:
     own, compared = scored[name], dict[str, Any]()
     for peer in (FEW_SHOT, PSEUDO):
         if peer in scored and name != peer:
-            difference = _against(own, scored[peer])
+            difference = own.ap50.less(scored[peer].ap50)
             compared[f"less_{peer}"] = {**difference.interval.to_dict(), "tie": difference.tie}
     if SUPERVISED in scored:
-        ratio = _against(own, scored[SUPERVISED], "ratio").interval
-        compared["recovered_fraction"] = plain(ratio)
+        compared["recovered_fraction"] = plain(own.ap50.over(scored[SUPERVISED].ap50))
     return {**own.scores, **compared}
 
 
@@ -218,13 +232,9 @@ def rows_of(scored: Mapping[str, Scored]) -> list[Row]:
     for name, own in scored.items():
         for peer in (FEW_SHOT, PSEUDO, SUPERVISED):
             if peer in scored and peer != name:
-                ratio, case = _against(own, scored[peer], "ratio").interval, f"ap50/{name}/vs-{peer.replace('_', '-')}"
-                rows.append(paired(case, own.ap50, scored[peer].ap50, "AP50 on test", ratio, 1))
+                other, case = scored[peer].ap50, f"ap50/{name}/vs-{peer.replace('_', '-')}"
+                rows.append(paired(case, own.ap50.value, other.value, "AP50 on test", own.ap50.over(other), 1))
     return rows
-
-
-def _against(own: Scored, peer: Scored, kind: Kind = "difference") -> Comparison:
-    return comparison_of(own.ap50, own.drawn, peer.ap50, peer.drawn, kind)
 
 
 def as_markdown(content: Mapping[str, Mapping[str, Any]]) -> str:

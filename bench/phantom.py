@@ -50,7 +50,7 @@ def _few_shot(config: PipelineConfig) -> float:
     films = with_annotated(config, FEW, root)
     stages = detector_stages(config, root / "dataset", root / "detector", {"source": "tune"})
     run_all([films, *stages])
-    return score(stages[-1].folder / "boxes.json", Dataset.load(root / "dataset"), draws=1, seed=0).ap50
+    return score(stages[-1].folder / "boxes.json", Dataset.load(root / "dataset"), draws=1, seed=0).ap50.value
 
 
 def _aims(summary: dict[str, Any], few: float) -> list[Row]:

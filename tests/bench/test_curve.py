@@ -11,8 +11,9 @@ import pytest
 
 from bench import curve
 from bench.curve import CurveConfig, found, quick, report, run, settings_sha256, stages_of
-from bench.curve_points import Cell, CellScores, Kind, as_markdown, points, recovered, rounded, rows_of, told
+from bench.curve_points import Cell, CellScores, Kind, as_markdown, points, recovered, rows_of, told
 from bench.detectors import planned_detector, settings_of
+from bench.pooling import rounded
 from tests.house.test_configs import BENCHES
 from weakray.cli import main as weakray
 from weakray.config import load, validate

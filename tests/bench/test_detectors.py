@@ -11,6 +11,7 @@ import pytest
 
 from bench.detector_cells import Scored
 from bench.detectors import as_markdown, quick, rows_of, run, settings_of, told
+from bench.pooling import Figure
 from eval.box_errors import ERROR_TYPES
 from weakray.errors import RunError
 from weakray.files import read_json, write_yaml
@@ -50,6 +51,13 @@ def test_each_detector_differs_in_what_it_is_named_after() -> None:
     made = settings_of({"source": "tune", "course": {**one_training, "tune_mixed": 0.4}})
     assert made["pseudo_weights_rounds"]["course"] == one_training  # it is shown no tune image
     assert made["few_shot_rounds"]["course"] == {**one_training, "tune_mixed": 0.4}
+    whole = {**weak, "own": {"mirrored": True, "weights": "pooled"}, "course": {**one_training, "tune_share": 0.5}}
+    made = settings_of(whole)
+    assert list(made) == [*NAMES[:-1], "less_mirrored", "less_weights", "less_continued", NAMES[-1]]
+    assert made["pseudo_weights_rounds"]["own"] == {"mirrored": True, "weights": "pooled"}  # as the run believes them
+    assert made["less_mirrored"] == {**whole, "own": {"weights": "pooled"}}
+    assert made["less_weights"] == {**whole, "own": {"mirrored": True}}
+    assert made["less_continued"] == {**whole, "course": {"rounds": 2, "tune_share": 0.5}}
     assert settings_of({"source": "pseudo"})["curriculum_rounds"]["course"] == {"rounds": 2}
 
 
@@ -57,7 +65,7 @@ def scored(ap50: float, drawn: list[float]) -> Scored:
     figure = {"value": ap50, "low": min(drawn), "high": max(drawn)}
     errors = {kind: {"value": 0.1 * i, "low": 0.0, "high": 1.0} for i, kind in enumerate(ERROR_TYPES)}
     figures: dict[str, Any] = {"ap30": figure, "ap50": figure, "map": figure, "errors": errors}
-    return Scored(figures, ap50, np.array(drawn), 4, 3, "t")
+    return Scored(figures, Figure(ap50, np.array(drawn)), 4, 3, "t")
 
 
 def test_comparisons_by_hand() -> None:
@@ -105,7 +113,8 @@ def test_all_detectors_on_a_handful_of_films(tmp_path: Path, capsys: pytest.Capt
     rows = run(root, draws=20, table=tmp_path / "table.md")
     content = read_json(root / "detectors" / "detectors.json")
     assert list(content["detectors"]) == NAMES
-    assert (content["steps"], content["missing"]) == (12, [])
+    assert (content["seed"], content["steps"], content["missing"]) == (1, 12, [])
+    assert {len(own["ap50_draws"]) for own in content["detectors"].values()} == {20}
     folders = {name: own["folder"] for name, own in content["detectors"].items()}
     assert folders["few_shot"] == "detect/few_shot"  # of the run, under the same settings
     assert folders["mixed"] == "detectors/mixed"

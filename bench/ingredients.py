@@ -1,0 +1,147 @@
+"""What does each ingredient of the weak detector's training add, over several seeds?
+
+`python -m bench.ingredients FILE...` takes the `detectors.json` that `bench.detectors` wrote for several seeds of one
+config. An ingredient is a pair of detectors, with it and without it; its gain is the difference in AP50 on *test*, on
+the same draws of patients, of each seed and pooled over the seeds that have both. It is said to help, or to harm, where
+the pooled interval leaves 0 aside and every seed's own figure lies on the same side: the interval knows the films that
+are scored, but not the chance in a training, and so the seeds have to agree. `--table FILE` writes the gains as
+Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.pooling import Figure
+from bench.printing import Row, answer, paired, plain, shown
+from weakray.errors import DataError, WeakrayError
+from weakray.files import read_json, write_text
+
+INGREDIENTS = {  # name → the detector with it, and the one without it
+    "weights by score": ("pseudo_weights", "pseudo"),
+    "rounds, after weighted pseudo-boxes": ("pseudo_weights_rounds", "pseudo_weights"),
+    "true boxes alone, not pseudo-boxes": ("few_shot", "pseudo"),
+    "pseudo-boxes, true ones among them": ("mixed", "few_shot"),
+    "pseudo-boxes, then true ones": ("curriculum", "few_shot"),
+    "rounds, after true boxes alone": ("few_shot_rounds", "few_shot"),
+    "rounds, after both": ("curriculum_rounds", "curriculum"),
+    "pseudo-boxes, where there are rounds": ("curriculum_rounds", "few_shot_rounds"),
+    "boxes of mirror images too": ("curriculum_rounds", "less_mirrored"),
+    "weights of its own boxes": ("curriculum_rounds", "less_weights"),
+    "rounds as one training": ("curriculum_rounds", "less_continued"),
+}
+Verdict = Literal["helps", "harms", "open"]
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """What an ingredient adds.
+
+    Attributes:
+        name: of the ingredient.
+        seeds: seed → AP50 with it and without it.
+    """
+
+    name: str
+    seeds: dict[int, tuple[Figure, Figure]]
+
+    @property
+    def pooled(self) -> tuple[Figure, Figure]:
+        """AP50 with it and without it, the mean over seeds."""
+        with_it, without = zip(*self.seeds.values(), strict=True)
+        return Figure.mean(with_it), Figure.mean(without)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it helps; open where chance may have made the difference."""
+        with_it, without = self.pooled
+        sides = {own.value > other.value for own, other in self.seeds.values()}
+        if with_it.less(without).tie or len(sides) > 1:
+            return "open"
+        return "helps" if sides == {True} else "harms"
+
+
+def main() -> None:
+    """Runs and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="detectors.json of several seeds")
+    parser.add_argument("--table", type=Path, help="Markdown file to write the table into")
+    given = parser.parse_args()
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            commits, found = gains(given.files)
+        except WeakrayError as error:
+            raise SystemExit(f"error: {error}") from None
+        table = as_markdown(found)
+        print(table)
+        if given.table is not None:
+            write_text(given.table, table)
+    answer("ingredients", rows_of(found), commits)
+
+
+def gains(files: Sequence[Path]) -> tuple[str, list[Gain]]:
+    """The commits that the files were made at, and each ingredient of which a seed has both detectors.
+
+    Raises:
+        DataError: if two files are of one seed, or of other settings, or if one is no such file.
+    """
+    runs: dict[int, Any] = {}
+    for path in files:
+        content = read_json(path)
+        if not {"seed", "steps", "draws", "detectors"} <= content.keys():
+            raise DataError(
+                f"{path}: expected a detectors.json of `bench.detectors`; make it again where it is an old one"
+            )
+        if content["seed"] in runs:
+            raise DataError(f"{path}: expected a seed a file, but seed {content['seed']} came before")
+        _check(path, content, next(iter(runs.values()), content))
+        runs[content["seed"]] = content
+    found = []
+    for name, pair in INGREDIENTS.items():
+        own = {seed: run["detectors"] for seed, run in runs.items() if {*pair} <= run["detectors"].keys()}
+        if own:
+            found.append(
+                Gain(name, {seed: (_figure(each[pair[0]]), _figure(each[pair[1]])) for seed, each in own.items()})
+            )
+    return " ".join(sorted({run["commit"] for run in runs.values()})), found
+
+
+def _check(path: Path, content: Any, first: Any) -> None:
+    shared = content["detectors"].keys() & first["detectors"].keys()
+    alike = all(content["detectors"][name]["settings"] == first["detectors"][name]["settings"] for name in shared)
+    if not alike or (content["steps"], content["draws"]) != (first["steps"], first["draws"]):
+        raise DataError(f"{path}: expected the settings, steps and draws of the first file, got others")
+
+
+def _figure(detector: Any) -> Figure:
+    return Figure.of(detector["ap50"]["value"], detector["ap50_draws"])
+
+
+def rows_of(found: Sequence[Gain]) -> list[Row]:
+    """AP50 with each ingredient over AP50 without it, pooled."""
+    rows = []
+    for gain in found:
+        (own, peer), case = gain.pooled, f"ap50/{gain.name}/vs-without"
+        rows.append(paired(case, own.value, peer.value, "AP50 on test", own.over(peer), len(gain.seeds)))
+    return rows
+
+
+def as_markdown(found: Sequence[Gain]) -> str:
+    """The gains as a table."""
+    lines = ["| ingredient | seeds | gain in AP50, pooled | of each seed | |", "|---|---|---|---|---|"]
+    for gain in found:
+        own, peer = gain.pooled
+        each = ", ".join(f"{with_it.value - without.value:+.3f}" for with_it, without in gain.seeds.values())
+        seeds, pooled = ", ".join(map(str, gain.seeds)), shown(plain(own.less(peer).interval), sign=True)
+        lines.append(f"| {gain.name} | {seeds} | {pooled} | {each} | {gain.verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
