@@ -9,7 +9,6 @@ again. Mapped pages are not the process's memory: the system drops them when it 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import sys
@@ -24,6 +23,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 from tqdm import tqdm
 
 from classify.images import PreparedImages
@@ -200,11 +200,10 @@ def _alone(path: Path) -> Iterator[None]:
     """Keeps other processes off a file; whoever has it alone clears what a killed one left half made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("w")
+        lock = FileLock(path.with_suffix(".lock")).acquire()
     except OSError as error:
         raise RunError(f"{path.parent}: cannot be used as a cache folder ({error.strerror or error})") from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         for left in path.parent.glob(f".{path.name}.*.part{path.suffix}"):
             left.unlink()
         yield

@@ -2,7 +2,8 @@
 
 `config.yaml` as resolved, `environment.json`, `stage.json` (the key under which its files were made), `metrics.jsonl`,
 `checkpoints/`, and at the end `done.json`. A finished stage whose key still matches is skipped; an interrupted
-one finds its checkpoints; one with another key starts from an empty folder.
+one finds its checkpoints; one with another key starts from an empty folder. One process at a time works in a folder:
+it holds `.lock` until the stage ends or it does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from weakray import __version__
 from weakray.config import StrictModel, to_plain
@@ -35,6 +38,8 @@ _STACK = (
     "pandas",
     "pycocotools",
 )
+_LOCK = ".lock"
+_PATIENCE_S = 10.0  # the loaders of a process that was killed hold its lock until they see that it is gone
 
 
 @dataclass
@@ -44,6 +49,7 @@ class RunFolder:
     root: Path
     key: str
     started_s: float = field(default_factory=time.monotonic)
+    lock: BaseFileLock | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -89,6 +95,9 @@ class RunFolder:
         """Marks the stage as ended. `result` is what the next run of the same stage returns without doing it."""
         seconds = round(time.monotonic() - self.started_s, 3)
         write_json(self.root / "done.json", {"key": self.key, "seconds": seconds, "result": dict(result)})
+        if self.lock is not None:
+            Path(self.lock.lock_file).unlink()  # its name goes first: whoever waits makes another
+            self.lock.release(force=True)
 
 
 def open_run(root: Path, config: StrictModel, inputs: Mapping[str, str]) -> RunFolder:
@@ -100,21 +109,44 @@ def open_run(root: Path, config: StrictModel, inputs: Mapping[str, str]) -> RunF
         inputs: name → hash of everything the stage reads.
 
     Raises:
-        RunError: if the folder holds files and no `stage.json`: it is not ours to empty.
+        RunError: if the folder holds files and no `stage.json`: it is not ours to empty; or if another process is at
+            work in it.
     """
-    plain, key = to_plain(config), _key(config, inputs)
+    run = RunFolder(root, _key(config, inputs))
     stamp = root / "stage.json"
+    if stamp.is_file():
+        if read_json(stamp)["key"] == run.key and run.finished() is not None:
+            return run
+    elif root.is_dir() and any(path.name != _LOCK for path in root.iterdir()):
+        raise RunError(f"{root}: holds files that no stage of weakray made; name an empty or new folder")
+    run.lock = _lock(root)
+    if stamp.is_file() and read_json(stamp)["key"] != run.key:
+        _empty(root)
     if not stamp.is_file():
-        if root.is_dir() and any(root.iterdir()):
-            raise RunError(f"{root}: holds files that no stage of weakray made; name an empty or new folder")
-    elif read_json(stamp)["key"] != key:
-        shutil.rmtree(root)
-    root.mkdir(parents=True, exist_ok=True)
-    if not stamp.is_file():
-        write_json(stamp, {"key": key, "inputs": dict(inputs)})
-        write_yaml(root / "config.yaml", plain)
+        write_json(stamp, {"key": run.key, "inputs": dict(inputs)})
+        write_yaml(root / "config.yaml", to_plain(config))
         write_json(root / "environment.json", environment())
-    return RunFolder(root, key)
+    return run
+
+
+def _lock(root: Path) -> BaseFileLock:
+    """The right to work in a folder, which this process keeps until it gives it back or ends."""
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root.resolve() / _LOCK, _PATIENCE_S, thread_local=False, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{root}: another process is at work in it; wait until it ends, or end it") from None
+    return lock
+
+
+def _empty(root: Path) -> None:
+    """Killed in between it leaves a stage that has not ended: what says so goes first, what makes it ours last."""
+    for path in sorted(root.iterdir(), key=lambda path: (path.name == "stage.json", path.name != "done.json")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
 
 
 def finished_inputs(root: Path, config: StrictModel) -> dict[str, str] | None:
