@@ -16,7 +16,6 @@ from weakray.config import load
 from weakray.errors import DataError
 from weakray.files import write_json
 
-
 Scores = Mapping[str, tuple[float, Sequence[float | None]]]  # detector → AP50, and the same on every draw
 
 
