@@ -3,9 +3,9 @@
 `python -m bench.ingredients FILE...` takes the `detectors.json` that `bench.detectors` wrote for several seeds of one
 config. An ingredient is a pair of detectors, with it and without it; its gain is the difference in AP50 on *test*, on
 the same draws of patients, of each seed and pooled over the seeds that have both. It is said to help, or to harm, where
-the pooled interval leaves 0 aside and every seed's own figure lies on the same side: the interval knows the films that
-are scored, but not the chance in a training, and so the seeds have to agree. `--table FILE` writes the gains as
-Markdown.
+the pooled interval leaves 0 aside and the figures of all seeds, two at least, lie on the same side: the interval knows
+the films that are scored, but not the chance in a training, and so the seeds have to agree. `--table FILE` writes the
+gains as Markdown.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Gain:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether it helps; open where chance may have made the difference."""
+        """Whether it helps; open where chance may have made the difference, as it may with a single seed."""
         with_it, without = self.pooled
         sides = {own.value > other.value for own, other in self.seeds.values()}
-        if with_it.less(without).tie or len(sides) > 1:
+        if len(self.seeds) == 1 or with_it.less(without).tie or len(sides) > 1:
             return "open"
         return "helps" if sides == {True} else "harms"
 

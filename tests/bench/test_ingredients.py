@@ -82,6 +82,7 @@ def test_seeds_that_disagree_leave_it_open(tmp_path: Path) -> None:
     assert weights.verdict == "open"
     mixed = next(gain for gain in gains(two_seeds(tmp_path))[1] if gain.name.endswith("true ones among them"))
     assert mixed.verdict == "open"  # +.1 and -.1
+    assert gains(two_seeds(tmp_path)[:1])[1][0].verdict == "open"  # +.1 on the one seed
 
 
 def test_a_table_and_rows(tmp_path: Path) -> None:
