@@ -51,6 +51,10 @@ class RunFolder:
     started_s: float = field(default_factory=time.monotonic)
     lock: BaseFileLock | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Told to another process, it is the folder without the right to it, which stays with this one."""
+        return {**self.__dict__, "lock": None}
+
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints lie."""

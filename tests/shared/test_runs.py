@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,14 @@ def test_the_folder_of_a_process_that_died_is_free(tmp_path: Path) -> None:
     other = f"{BEGIN.format(tmp_path / 'stage')}; run.log(step=1); import os; os._exit(9)"
     assert subprocess.run([sys.executable, "-c", other], check=False).returncode == 9
     assert open_run(tmp_path / "stage", StrictModel(), {}).metrics() == [{"step": 1}]
+
+
+def test_told_to_another_process_it_is_the_folder_alone(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "stage", StageConfig(), {})
+    told = pickle.loads(pickle.dumps(run))
+    assert (told.root, told.key, told.started_s, told.lock) == (run.root, run.key, run.started_s, None)
+    assert run.lock is not None
+    assert run.lock.is_locked
 
 
 def test_nothing_is_written_where_a_finished_stage_is_found(tmp_path: Path) -> None:
