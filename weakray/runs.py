@@ -100,7 +100,7 @@ class RunFolder:
         seconds = round(time.monotonic() - self.started_s, 3)
         write_json(self.root / "done.json", {"key": self.key, "seconds": seconds, "result": dict(result)})
         if self.lock is not None:
-            Path(self.lock.lock_file).unlink()  # its name goes first: whoever waits makes another
+            Path(self.lock.lock_file).unlink(missing_ok=True)  # its name goes first: whoever waits makes another
             self.lock.release(force=True)
 
 
