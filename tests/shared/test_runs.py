@@ -92,6 +92,13 @@ def test_the_folder_of_a_process_that_died_is_free(tmp_path: Path) -> None:
     assert open_run(tmp_path / "stage", StrictModel(), {}).metrics() == [{"step": 1}]
 
 
+def test_a_stage_whose_lock_was_taken_away_ends_all_the_same(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "stage", StageConfig(), {})
+    (run.root / ".lock").unlink()
+    run.finish({"score": 0.5})
+    assert open_run(run.root, StageConfig(), {}).finished() == {"score": 0.5}
+
+
 def test_told_to_another_process_it_is_the_folder_alone(tmp_path: Path) -> None:
     run = open_run(tmp_path / "stage", StageConfig(), {})
     told = pickle.loads(pickle.dumps(run))
