@@ -48,6 +48,7 @@ _CANDIDATES: dict[Name, dict[str, Any]] = {
     "pseudo_then_tune": {"source": "pseudo_then_tune"},
     "mixed": {"source": "pseudo_then_tune", "course": {"tune_mixed": 0.3}},
     "rounds": {"source": "pseudo_then_tune", "course": {"rounds": 2}},
+    "tune_continued": {"source": "tune", "course": _ONE_TRAINING},
     "continued": {"source": "pseudo_then_tune", "course": _ONE_TRAINING},
 }
 _GIVEN = ("data", "out", "boxes", "held_out", "choice")

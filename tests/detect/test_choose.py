@@ -196,7 +196,7 @@ def test_candidates_change_sections_setting_by_setting(config: ChooseConfig) -> 
     assert trained["few"].boxes is None
     assert trained["rounds"].boxes == config.boxes
     default = settings_of(ChooseConfig(data=config.data, out=config.out, boxes=config.boxes))
-    assert list(default) == ["tune", "pseudo_then_tune", "mixed", "rounds", "continued"]
+    assert list(default) == ["tune", "pseudo_then_tune", "mixed", "rounds", "tune_continued", "continued"]
 
 
 @pytest.mark.parametrize(
