@@ -26,7 +26,6 @@ from detect.training_set import (
     TrainingBoxes,
     ceiling_training_boxes,
     pseudo_training_boxes,
-    taught_by_pseudo_boxes,
     tune_training_boxes,
 )
 from weakray.coco import Predictions, load_results
@@ -113,7 +112,7 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
 
     root = folder.root / "training_set"
     sets = TrainingFolders(root, dataset, config.input, config.course, config.seed, of_its_own)
-    stretches = course(_source(config, dataset), config.steps, config.course)
+    stretches = course(config.source, config.steps, config.course)
     for name in dict.fromkeys(stretch.name for stretch in stretches if not stretch.own):
         sets.write(name, _training_boxes(name, config, dataset, recipe))
     keeper = RoundKeeper(folder, whole, held_out, stretches, sets.counts, config.batch_size)
@@ -179,12 +178,6 @@ def check(config: DetectTrainConfig) -> None:
         raise ConfigError("course.continued: of no use without rounds; set course.rounds, or leave it out")
     if config.course.first_share is not None and not config.course.continued:
         raise ConfigError("course.first_share: of no use without continued; set course.continued, or leave it out")
-    if config.pseudo.enough_true_boxes is not None and config.source != "pseudo_then_tune":
-        raise ConfigError(
-            f"pseudo.enough_true_boxes: of no use to source={config.source}; leave it out, or choose pseudo_then_tune"
-        )
-    if config.own.enough_true_boxes is not None:
-        raise ConfigError("own.enough_true_boxes: expected none, for a detector's own boxes are of all findings")
     if config.checkpoint_every_steps % config.log_every_steps:
         raise ConfigError(
             f"checkpoint_every_steps: expected a multiple of log_every_steps ({config.log_every_steps}), "
@@ -227,12 +220,6 @@ def bf16_pays() -> bool:
     """Whether the processor multiplies bfloat16 itself; elsewhere autocast only costs."""
     capabilities: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _source(config: DetectTrainConfig, dataset: Dataset) -> Source:
-    """Where each finding has true boxes enough, there is nothing to learn from pseudo-boxes first."""
-    alone = config.source == "pseudo_then_tune" and not taught_by_pseudo_boxes(dataset, config.pseudo).any()
-    return "tune" if alone else config.source
 
 
 def _training_boxes(

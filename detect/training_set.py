@@ -43,11 +43,6 @@ class PseudoBoxConfig(StrictModel):
         description="a finding whose boxes reach no such F1 on tune, at IoU .3, is left to the true boxes alone; for "
         "score_at_least: tune",
     )
-    enough_true_boxes: int | None = Field(
-        None,
-        ge=1,
-        description="a finding with so many true boxes on tune is left to these alone; null: none is",
-    )
     weights: Literal["one", "score", "pooled"] = Field(
         "one",
         description="how far boxes are believed: all alike, or as they rank among the kept ones of their finding "
@@ -139,8 +134,7 @@ def pseudo_training_boxes(
     for image_id in dataset.ids_of("train"):
         allowed[image_id], count = veto(dataset, image_id, predictions.get(image_id, Detections.empty()), config)
         vetoed_boxes += count
-    taught = taught_by_pseudo_boxes(dataset, config)
-    cutoffs = np.where(taught, _cutoffs(dataset, predictions, allowed, config), math.inf).tolist()
+    cutoffs = _cutoffs(dataset, predictions, allowed, config)
     kept: dict[str, Detections] = {}
     below = left_out = clipped = outside = contradicted = 0
     backgrounds: list[str] = []
@@ -195,15 +189,6 @@ def pseudo_training_boxes(
         cutoffs=dict(zip(names, (round(c, 6) if math.isfinite(c) else None for c in cutoffs), strict=True)),
         elsewhere=elsewhere,
     )
-
-
-def taught_by_pseudo_boxes(dataset: Dataset, config: PseudoBoxConfig) -> BoolArray:
-    """Which findings have too few true boxes on tune to be left to these alone, `(k,)`."""
-    classes = len(dataset.taxonomy)
-    if config.enough_true_boxes is None:
-        return np.ones(classes, dtype=bool)
-    true = Detections.concat(dataset.truth_of("tune").boxes.values())
-    return np.asarray(np.bincount(true.class_id, minlength=classes) < config.enough_true_boxes)
 
 
 def tune_training_boxes(dataset: Dataset) -> TrainingBoxes:

@@ -116,17 +116,6 @@ def test_steps_are_exact_whatever_the_source(
     assert (done, calls) == (result, 7)
 
 
-def test_with_true_boxes_enough_nothing_is_learnt_from_pseudo_boxes_first(
-    pseudo_boxes: tuple[Dataset, Path], tiny_architecture: Path, tmp_path: Path
-) -> None:
-    dataset, boxes = pseudo_boxes
-    left = {"source": "pseudo_then_tune", "boxes": boxes, "pseudo": {"enough_true_boxes": 1}}
-    made = train(config_of(dataset, tmp_path / "left", tiny_architecture, steps=4, **left))
-    alone = train(config_of(dataset, tmp_path / "alone", tiny_architecture, steps=4, source="tune"))
-    assert list(made.training_sets) == ["tune"]
-    assert made.weights_sha256 == alone.weights_sha256
-
-
 def test_deleting_the_ceiling_boxes_changes_no_other_detector(
     pseudo_boxes: tuple[Dataset, Path], tiny_architecture: Path, tmp_path: Path
 ) -> None:
@@ -197,8 +186,6 @@ def test_learning_rate_by_hand() -> None:
             {"source": "pseudo", "boxes": "boxes.json", "course": {"tune_mixed": 0.2}},
             "course.tune_mixed: of no use to source=pseudo; leave it out, or choose pseudo_then_tune or tune",
         ),
-        ({"pseudo": {"enough_true_boxes": 5}}, "pseudo.enough_true_boxes: of no use to source=ceiling; leave it out"),
-        ({"own": {"enough_true_boxes": 5}}, "own.enough_true_boxes: expected none, for a detector's own boxes are of"),
         (
             {"checkpoint_every_steps": 3},
             "checkpoint_every_steps: expected a multiple of log_every_steps \\(2\\), got 3",

@@ -97,19 +97,6 @@ def test_a_finding_that_may_be_there_makes_no_background(make_dataset: DatasetMa
         assert made.counts.images_left_out == 3 - len(backgrounds)
 
 
-@pytest.mark.parametrize(("enough", "taught"), [(None, [0, 1]), (5, [0, 1]), (4, [1])])
-def test_a_finding_with_true_boxes_enough_is_left_to_them(
-    make_dataset: DatasetMaker, enough: int | None, taught: list[int]
-) -> None:
-    dataset = make_dataset(train=6, tune=5)  # 4 discs and 3 bars on tune
-    config = EVERYTHING.model_copy(update={"score_at_least": 0.45, "enough_true_boxes": enough})
-    made = pseudo_training_boxes(dataset, noisy(dataset), config, 0)
-    assert np.unique(Detections.concat(made.boxes.values()).class_id).tolist() == taught
-    assert made.counts.cutoffs == {"Disc": 0.45 if 0 in taught else None, "Bar": 0.45}
-    both = next(image_id for image_id, found in made.boxes.items() if len(found) and dataset.labels.loc[image_id].all())
-    assert made.elsewhere[both].tolist() == [float(0 in taught), 1.0]  # without a box a disc is no background
-
-
 def test_cutoff_as_a_number_or_chosen_on_tune(make_dataset: DatasetMaker) -> None:
     dataset = make_dataset(train=6, tune=6)
     predictions = noisy(dataset)
