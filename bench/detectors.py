@@ -10,7 +10,7 @@
 - `mixed`: pseudo-boxes with tune images among them; `curriculum`: pseudo-boxes, then tune's; `curriculum_rounds`:
   both, round by round.
 - `less_mirrored`, `less_weights`, `less_continued`: `curriculum_rounds` without that one setting of its rounds, where
-  the run has it on.
+  the run has it on; without `continued` it goes two rounds, each ended by steps on tune's boxes alone.
 - `supervised`: the true boxes of train and tune, the ceiling.
 
 Each is scored on *test*, on the same bootstrap draws of patients: AP, what each type of error costs, differences in
