@@ -1,4 +1,7 @@
-"""Augmentation of one prepared image and its boxes: affine, flip, brightness, contrast. All chance comes from `rng`."""
+"""Augmentation of one prepared image and its boxes: affine, flip, brightness, contrast. All chance comes from `rng`.
+
+Findings pasted from annotated images (`detect.pasting`) are in the image before.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from detect.pasting import PasteConfig
 from detect.yolo_folder import Example
 from weakray.config import StrictModel
 from weakray.detections import FloatArray
@@ -28,6 +32,7 @@ class AugmentConfig(StrictModel):
     flip: float = Field(0.0, ge=0, le=1, description="probability of a mirror image; off, for sides matter in a chest")
     brightness: float = Field(0.1, ge=0, le=1, description="± this share of the grey range")
     contrast: float = Field(0.2, ge=0, lt=1, description="factor about mid-grey, 1 - contrast … 1 + contrast")
+    paste: PasteConfig = PasteConfig()
 
 
 def augment(example: Example, config: AugmentConfig, rng: np.random.Generator) -> Example:

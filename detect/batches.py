@@ -10,19 +10,28 @@ import numpy as np
 import torch
 
 from detect.augment import AugmentConfig, augment
+from detect.pasting import Regions, paste
 from detect.yolo_folder import Example
 from weakray.imaging import to_batch
+
+_PASTE = 1  # its own stream of chance: pasting moves no other draw
 
 Batch = dict[str, torch.Tensor]  # what ultralytics' loss takes: img, cls, bboxes, batch_idx
 
 
 def batches(
-    examples: Sequence[Example], config: AugmentConfig, batch_size: int, key: tuple[int, int], steps: range
+    examples: Sequence[Example],
+    regions: Regions,
+    config: AugmentConfig,
+    batch_size: int,
+    key: tuple[int, int],
+    steps: range,
 ) -> Iterator[Batch]:
     """Augmented batches of the given steps; the next one is made on another thread while one is learnt.
 
     Args:
         examples: the training set.
+        regions: what may be pasted onto its images.
         config: augmentation.
         batch_size: images a step; always full, for the end of one shuffled pass runs on into the next.
         key: seed and phase of the training.
@@ -31,9 +40,11 @@ def batches(
 
     def make(step: int) -> Batch:
         rows = _rows(len(examples), batch_size, key, step)
-        return collate(
-            [augment(examples[row], config, np.random.default_rng([*key, step, i])) for i, row in enumerate(rows)]
-        )
+        return collate([shown(examples[row], (*key, step, i)) for i, row in enumerate(rows)])
+
+    def shown(example: Example, chance: tuple[int, ...]) -> Example:
+        pasted = paste(example, regions, config.paste, config.flip, np.random.default_rng([*chance, _PASTE]))
+        return augment(pasted, config, np.random.default_rng(chance))
 
     with ThreadPoolExecutor(max_workers=1) as maker:
         ahead = deque(maker.submit(make, step) for step in steps[:1])

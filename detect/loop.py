@@ -22,6 +22,7 @@ from detect.batches import batches
 from detect.course import Stretch
 from detect.multilabel import detection_loss
 from detect.network import Network
+from detect.pasting import Regions
 from detect.quiet_import import import_ultralytics
 from detect.yolo_folder import Example
 from weakray.config import StrictModel
@@ -116,7 +117,7 @@ class _State:
         self.ema.updates = stretch.averaged + self.step
 
 
-def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: RunFolder) -> None:
+def train(network: Network, phases: Sequence[Phase], regions: Regions, config: LoopConfig, run: RunFolder) -> None:
     """Trains `network` in place through all phases; it ends with the averaged weights of the last one.
 
     Each phase starts from the averaged weights of the one before, with a fresh optimizer, unless it goes on from that
@@ -144,7 +145,7 @@ def train(network: Network, phases: Sequence[Phase], config: LoopConfig, run: Ru
         state.phase, state.step = number, 0
         if going_on:
             state.load(checkpoint, phase.stretch)
-        _train_phase(state, phase, examples, config, run, checkpoint)
+        _train_phase(state, phase, examples, regions, config, run, checkpoint)
         if phase.after is not None:
             phase.after(averaged)
     network.module.load_state_dict(averaged.module.state_dict())
@@ -179,12 +180,18 @@ def _start(network: Network, number: int, stretch: Stretch, config: LoopConfig) 
 
 
 def _train_phase(
-    state: _State, phase: Phase, examples: Sequence[Example], config: LoopConfig, run: RunFolder, checkpoint: Path
+    state: _State,
+    phase: Phase,
+    examples: Sequence[Example],
+    regions: Regions,
+    config: LoopConfig,
+    run: RunFolder,
+    checkpoint: Path,
 ) -> None:
     state.network.train()
     key = (config.seed, state.phase)
     name, steps = phase.stretch.name, phase.stretch.steps
-    made = batches(examples, config.augment, config.batch_size, key, range(state.step, steps))
+    made = batches(examples, regions, config.augment, config.batch_size, key, range(state.step, steps))
     bar = tqdm(made, f"detector on {name} boxes", steps, initial=state.step, unit="step", disable=None)
     for batch in bar:
         rate = phase.learning_rate(state.step, config.optimizer)

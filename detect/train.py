@@ -16,6 +16,7 @@ from detect.detector import Detector
 from detect.holding_out import HeldOutConfig, held_out_ids
 from detect.loop import LoopConfig, OptimizerConfig, Phase, train
 from detect.network import Network, new_network, save_network
+from detect.pasting import cut_regions
 from detect.quiet_import import torch_threads
 from detect.rounds import RoundKeeper, RoundResult
 from detect.self_training import OwnBoxConfig, own_boxes
@@ -127,8 +128,9 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
         log_every_steps=config.log_every_steps,
         checkpoint_every_steps=config.checkpoint_every_steps,
     )
+    regions = cut_regions(sets.true_examples(), config.augment.paste, config.seed)
     with torch_threads(config.threads):
-        train(network, phases, loop, folder)
+        train(network, phases, regions, loop, folder)
     counts = {stretch.name: sets.counts(stretch.name) for stretch in stretches}
     told = {name: count.model_dump() for name, count in counts.items()}
     weights_sha256 = save_network(

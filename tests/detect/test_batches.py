@@ -10,6 +10,7 @@ import pytest
 
 from detect.augment import AugmentConfig, augment, move_boxes
 from detect.batches import batches, collate
+from detect.pasting import Regions
 from detect.yolo_folder import Example
 
 STILL = AugmentConfig(scale=0, translate=0, rotate_deg=0, brightness=0, contrast=0)
@@ -77,19 +78,21 @@ def test_boxes_follow_the_image(seed: int) -> None:
 
 def test_a_batch_depends_on_its_step_alone() -> None:
     examples = [example(seed) for seed in range(5)]
-    whole = list(batches(examples, STRONG, 3, (1, 0), range(6)))
-    tail = list(batches(examples, STRONG, 3, (1, 0), range(4, 6)))
+    whole = list(batches(examples, Regions(), STRONG, 3, (1, 0), range(6)))
+    tail = list(batches(examples, Regions(), STRONG, 3, (1, 0), range(4, 6)))
     for a, b in zip(whole[4:], tail, strict=True):
         assert all(a[name].equal(b[name]) for name in a)
-    other = next(batches(examples, STRONG, 3, (1, 1), range(1)))
+    other = next(batches(examples, Regions(), STRONG, 3, (1, 1), range(1)))
     assert not other["img"].equal(whole[0]["img"])
-    assert list(batches(examples, STRONG, 3, (1, 0), range(2, 2))) == []
+    assert list(batches(examples, Regions(), STRONG, 3, (1, 0), range(2, 2))) == []
 
 
 def test_every_pass_shows_every_example_once() -> None:
     examples = [example(seed, boxes=0) for seed in range(5)]
     marked = [replace(e, image=np.full_like(e.image, 10 * i)) for i, e in enumerate(examples)]
-    shown = np.concatenate([b["img"][:, 0, 0, 0].numpy() for b in batches(marked, STILL, 3, (0, 0), range(5))])
+    shown = np.concatenate(
+        [b["img"][:, 0, 0, 0].numpy() for b in batches(marked, Regions(), STILL, 3, (0, 0), range(5))]
+    )
     passes = np.rint(shown * 25.5).astype(int).reshape(3, 5)
     assert [sorted(row) for row in passes.tolist()] == [[0, 1, 2, 3, 4]] * 3
     assert passes[0].tolist() != passes[1].tolist()

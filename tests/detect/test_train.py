@@ -63,6 +63,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     settings = {"source": "pseudo_then_tune", "boxes": boxes, "steps": 9 if continued else 8}
     settings["course"] = {"tune_share": 0.5, "rounds": rounds, "tune_mixed": 0.2, "continued": continued}
     settings["held_out"] = {"folds": 3}
+    settings["augment"] = {"paste": {"probability": 0.5, "largest": 0.5}}
     train(config_of(dataset, tmp_path / "whole", tiny_architecture, **settings))
     config = config_of(dataset, tmp_path / "killed", tiny_architecture, **settings)
     real, calls = detect.loop._step, 0
