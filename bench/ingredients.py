@@ -35,6 +35,7 @@ INGREDIENTS = {  # name → the detector with it, and the one without it
     "boxes of mirror images too": ("curriculum_rounds", "less_mirrored"),
     "weights of its own boxes": ("curriculum_rounds", "less_weights"),
     "rounds as one training": ("curriculum_rounds", "less_continued"),
+    "findings pasted from annotated films": ("curriculum_rounds", "less_pasted"),
 }
 Verdict = Literal["helps", "harms", "open"]
 
@@ -94,7 +95,7 @@ def gains(files: Sequence[Path]) -> tuple[str, list[Gain]]:
     runs: dict[int, Any] = {}
     for path in files:
         content = read_json(path)
-        if not {"seed", "steps", "draws", "detectors"} <= content.keys():
+        if not {"seed", "train", "draws", "detectors"} <= content.keys():
             raise DataError(
                 f"{path}: expected a detectors.json of `bench.detectors`; make it again where it is an old one"
             )
@@ -115,8 +116,8 @@ def gains(files: Sequence[Path]) -> tuple[str, list[Gain]]:
 def _check(path: Path, content: Any, first: Any) -> None:
     shared = content["detectors"].keys() & first["detectors"].keys()
     alike = all(content["detectors"][name]["settings"] == first["detectors"][name]["settings"] for name in shared)
-    if not alike or (content["steps"], content["draws"]) != (first["steps"], first["draws"]):
-        raise DataError(f"{path}: expected the settings, steps and draws of the first file, got others")
+    if not alike or (content["train"], content["draws"]) != (first["train"], first["draws"]):
+        raise DataError(f"{path}: expected the settings and draws of the first file, got others")
 
 
 def _figure(detector: Any) -> Figure:

@@ -262,7 +262,7 @@ def test_the_whole_curve_on_a_handful_of_films(tmp_path: Path, capsys: pytest.Ca
     # A seed is a run that the detectors' bench takes, and finds three trained detectors in.
     root = config.pipeline.root / "seed1"
     own, whole = validate(PipelineConfig, read_yaml(root / "config.yaml")), root / "annotated-024"
-    settings, dataset, boxes = settings_of(own.detect.weak), Dataset.load(root / "dataset"), whole / "pseudo_boxes"
+    settings, dataset, boxes = settings_of(own.detect.weak, {}), Dataset.load(root / "dataset"), whole / "pseudo_boxes"
     for name, kind in {"few_shot": "few_shot", "pseudo": "weak", "supervised": "ceiling"}.items():
         folder, stages = planned_detector(own, dataset, boxes / "boxes.json", name, settings[name])
         assert (folder, len(stages)) == (whole / kind, 1)

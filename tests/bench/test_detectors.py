@@ -29,7 +29,7 @@ def test_each_detector_differs_in_what_it_is_named_after() -> None:
         "own": {"elsewhere": 0.5},
         "course": {"rounds": 3, "tune_share": 0.5},
     }
-    made = settings_of(weak)
+    made = settings_of(weak, {})
     assert list(made) == NAMES
     belief = {"pseudo": {"unplaced": 0.1}, "own": {"elsewhere": 0.5}}
     assert made["pseudo"] == {"source": "pseudo", **belief}
@@ -48,17 +48,20 @@ def test_each_detector_differs_in_what_it_is_named_after() -> None:
     assert made["curriculum_rounds"] == weak
     assert made["supervised"] == {"source": "ceiling"}
     one_training = {"rounds": 4, "continued": True, "first_share": 0.3}
-    made = settings_of({"source": "tune", "course": {**one_training, "tune_mixed": 0.4}})
+    made = settings_of({"source": "tune", "course": {**one_training, "tune_mixed": 0.4}}, {})
     assert made["pseudo_weights_rounds"]["course"] == one_training  # it is shown no tune image
     assert made["few_shot_rounds"]["course"] == {**one_training, "tune_mixed": 0.4}
     whole = {**weak, "own": {"mirrored": True, "weights": "pooled"}, "course": {**one_training, "tune_share": 0.5}}
-    made = settings_of(whole)
+    made = settings_of(whole, {"flip": 0.5})
     assert list(made) == [*NAMES[:-1], "less_mirrored", "less_weights", "less_continued", NAMES[-1]]
     assert made["pseudo_weights_rounds"]["own"] == {"mirrored": True, "weights": "pooled"}  # as the run believes them
     assert made["less_mirrored"] == {**whole, "own": {"weights": "pooled"}}
     assert made["less_weights"] == {**whole, "own": {"mirrored": True}}
     assert made["less_continued"] == {**whole, "course": {"rounds": 2, "tune_share": 0.5}}
-    assert settings_of({"source": "pseudo"})["curriculum_rounds"]["course"] == {"rounds": 2}
+    made = settings_of(weak, {"flip": 0.5, "paste": {"probability": 0.5}})
+    assert list(made) == [*NAMES[:-1], "less_pasted", NAMES[-1]]
+    assert made["less_pasted"] == {**weak, "augment": {"flip": 0.5}}
+    assert settings_of({"source": "pseudo"}, {})["curriculum_rounds"]["course"] == {"rounds": 2}
 
 
 def scored(ap50: float, drawn: list[float]) -> Scored:
@@ -113,7 +116,7 @@ def test_all_detectors_on_a_handful_of_films(tmp_path: Path, capsys: pytest.Capt
     rows = run(root, draws=20, table=tmp_path / "table.md")
     content = read_json(root / "detectors" / "detectors.json")
     assert list(content["detectors"]) == NAMES
-    assert (content["seed"], content["steps"], content["missing"]) == (1, 12, [])
+    assert (content["seed"], content["train"]["steps"], content["missing"]) == (1, 12, [])
     assert {len(own["ap50_draws"]) for own in content["detectors"].values()} == {20}
     folders = {name: own["folder"] for name, own in content["detectors"].items()}
     assert folders["few_shot"] == "detect/few_shot"  # of the run, under the same settings

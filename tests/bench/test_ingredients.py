@@ -25,7 +25,9 @@ def detectors(path: Path, seed: int, of: Scores, **changes: Any) -> Path:
         name: {"settings": {"source": name}, "ap50": {"value": value}, "ap50_draws": drawn}
         for name, (value, drawn) in of.items()
     }
-    write_json(path, {"seed": seed, "steps": 12, "draws": 3, "commit": f"c{seed}", "detectors": own, **changes})
+    write_json(
+        path, {"seed": seed, "train": {"steps": 12}, "draws": 3, "commit": f"c{seed}", "detectors": own, **changes}
+    )
     return path
 
 
@@ -100,20 +102,21 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a seed a file, but seed 1 came before"):
         gains([first, first])
     only = {"pseudo": (0.2, [0.2, 0.2, 0.2])}
-    longer = detectors(tmp_path / "longer.json", 3, only, steps=13)
-    with pytest.raises(DataError, match=r"longer\.json: expected the settings, steps and draws of the first file"):
+    longer = detectors(tmp_path / "longer.json", 3, only, train={"steps": 13})
+    with pytest.raises(DataError, match=r"longer\.json: expected the settings and draws of the first file"):
         gains([first, second, longer])
     own = {"pseudo": {"settings": {"source": "tune"}, "ap50": {"value": 0.2}, "ap50_draws": [0.2, 0.2, 0.2]}}
     other = detectors(tmp_path / "other.json", 3, {}, detectors=own)
-    with pytest.raises(DataError, match=r"other\.json: expected the settings, steps and draws of the first file"):
+    with pytest.raises(DataError, match=r"other\.json: expected the settings and draws of the first file"):
         gains([first, other])
-    write_json(tmp_path / "old.json", {"steps": 12, "detectors": {}})
+    write_json(tmp_path / "old.json", {"train": {}, "detectors": {}})
     with pytest.raises(DataError, match=r"old\.json: expected a detectors\.json of `bench\.detectors`; make it again"):
         gains([tmp_path / "old.json"])
 
 
 def test_each_ingredient_is_a_pair_that_the_curves_detectors_have() -> None:
-    made = settings_of(load(CurveConfig, BENCHES["curve"]).pipeline.detect.weak)
+    weak = load(CurveConfig, BENCHES["curve"]).pipeline.detect.weak
+    made = settings_of(weak, {"flip": 0.5, "paste": {"probability": 0.5}})
     pairs = list(INGREDIENTS.values())
     assert {name for pair in pairs for name in pair} == made.keys() - {"supervised"}
     for with_it, without in pairs:
