@@ -128,7 +128,8 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
         log_every_steps=config.log_every_steps,
         checkpoint_every_steps=config.checkpoint_every_steps,
     )
-    regions = cut_regions(sets.true_examples(), config.augment.paste, config.seed)
+    pasting = config.augment.paste
+    regions = cut_regions(sets.true_examples() if pasting.probability else (), pasting, config.seed)
     with torch_threads(config.threads):
         train(network, phases, regions, loop, folder)
     counts = {stretch.name: sets.counts(stretch.name) for stretch in stretches}

@@ -11,8 +11,10 @@ import pytest
 from detect.augment import AugmentConfig
 from detect.batches import batches
 from detect.pasting import PasteConfig, Region, Regions, cut_regions, paste
+from detect.train import run as train
 from detect.yolo_folder import Example
 from tests.detect.conftest import DatasetMaker, config_of
+from weakray.boxes.geometry import xyxy_to_cxcywh_rel
 
 SIZE = 96
 ALWAYS = PasteConfig(probability=1, most=1, empty=0)
@@ -25,8 +27,7 @@ def film(*boxes: tuple[float, float, float, float], classes: tuple[int, ...] = (
     image = np.full((SIZE, SIZE, 1), grey, np.uint8)
     for x0, y0, x1, y1 in {*boxes}:
         image[int(y0) : int(y1), int(x0) : int(x1)] += np.uint8(60)
-    corners = np.array(boxes, np.float32).reshape(-1, 4) / SIZE
-    relative = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
+    relative = xyxy_to_cxcywh_rel(np.array(boxes, np.float32), (SIZE, SIZE)).astype(np.float32)
     weights = np.full(len(boxes), 0.5, np.float32)
     return Example("film", image, np.array(classes, np.int64), relative, weights, np.ones(3, np.float32))
 
@@ -77,7 +78,7 @@ def test_parents_come_along_and_their_place_is_cut_once() -> None:
 
 
 def test_no_region_cuts_a_finding_in_half_and_none_is_larger_than_told() -> None:
-    half = film(BOX, (34, 36, 54, 60), classes=(0, 1))  # a third of BOX lies outside the other, which covers the rest
+    half = film(BOX, (34, 36, 54, 60), classes=(0, 1))  # a sixth of the other lies in BOX: more than may stay behind
     small = ALWAYS.model_copy(update={"largest": 0.02})  # 184 px of 9216; the other box has 480
     assert cut_regions([half], small, 0).findings == ()
     apart = film(BOX, (60, 60, 80, 84), classes=(0, 1))
@@ -128,8 +129,6 @@ def test_off_is_off_and_on_moves_no_other_draw() -> None:
 def test_a_training_pastes_true_boxes_alone(
     make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path, pseudo_boxes: tuple[object, Path]
 ) -> None:
-    from detect.train import run as train
-
     dataset, boxes = make_dataset(name="other"), pseudo_boxes[1]
     pasted = {"augment": {"paste": {"probability": 1.0, "largest": 1.0}}}
     for source, changes in (("tune", True), ("ceiling", True), ("pseudo", False)):
