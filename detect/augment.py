@@ -1,4 +1,6 @@
-"""Augmentation of one prepared image and its boxes: affine, flip, brightness, contrast. All chance comes from `rng`.
+"""Augmentation of one prepared image and its boxes: affine, flip, bend, brightness, contrast.
+
+All chance comes from `rng`.
 
 Findings pasted from annotated images (`detect.pasting`) are in the image before.
 """
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from detect.bending import bend_boxes, bend_image, draw_shifts
 from detect.pasting import PasteConfig
 from detect.yolo_folder import Example
 from weakray.config import StrictModel
@@ -30,6 +33,12 @@ class AugmentConfig(StrictModel):
     translate: float = Field(0.1, ge=0, le=1, description="shift, ± this share of the side")
     rotate_deg: float = Field(5.0, ge=0, le=45, description="rotation, ± degrees")
     flip: float = Field(0.0, ge=0, le=1, description="probability of a mirror image; off, for sides matter in a chest")
+    bend: float = Field(
+        0.0,
+        ge=0,
+        le=0.03,
+        description="smooth bend, up to this share of the side (standard deviation); more would fold",
+    )
     brightness: float = Field(0.1, ge=0, le=1, description="± this share of the grey range")
     contrast: float = Field(0.2, ge=0, lt=1, description="factor about mid-grey, 1 - contrast … 1 + contrast")
     paste: PasteConfig = PasteConfig()
@@ -39,11 +48,16 @@ def augment(example: Example, config: AugmentConfig, rng: np.random.Generator) -
     """A varied copy of a training example; padding stays black, boxes that leave the square are dropped."""
     size = example.image.shape[0]
     image = _retone(example.image, config, rng)
-    matrix = _affine(size, config, rng)
+    matrix, shifts = _affine(size, config, rng), draw_shifts(size, config.bend, rng)
     in_pixel_centres = matrix.copy()  # cv2 counts from the centres of pixels, boxes from their corners
     in_pixel_centres[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
-    warped = cv2.warpAffine(image, in_pixel_centres, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
     boxes, visible = move_boxes(example.boxes_cxcywh_rel, matrix, size)
+    if config.bend:
+        warped = bend_image(image, in_pixel_centres, shifts)
+        boxes, still = bend_boxes(boxes, shifts)
+        visible &= still
+    else:
+        warped = cv2.warpAffine(image, in_pixel_centres, (size, size), flags=cv2.INTER_LINEAR, borderValue=0)
     return replace(
         example,
         image=warped.reshape(example.image.shape),
