@@ -42,7 +42,7 @@ from weakray.bundle.parity import spread
 from weakray.coco import Predictions
 from weakray.dataset import Dataset
 from weakray.detections import FloatArray
-from weakray.imaging import Image, InputSpec, prepare, read_image
+from weakray.imaging import Image, InputSpec, prepare, read_image, to_batch
 from weakray.stack import silence
 
 FINDINGS = 14
@@ -161,8 +161,8 @@ class _PlainOnnx:
         self.findings, self.spec = detector.findings, detector.spec
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def raw(self, prepared: FloatArray) -> FloatArray:
-        return np.asarray(self._session.run(["raw"], {"images": prepared})[0], np.float32)
+    def raw(self, images: Sequence[Image]) -> FloatArray:
+        return np.asarray(self._session.run(["raw"], {"images": to_batch(images)})[0], np.float32)
 
 
 def _ours(model: BoxModel) -> Callable[[Image], Any]:

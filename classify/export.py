@@ -94,7 +94,7 @@ def run(config: ExportConfig) -> ExportResult:
             "set force: true to write it all the same"
         )
     parts = [
-        graph.run(pixels.contiguous().numpy(), ["probabilities"])[0]
+        graph.run_batch(pixels.contiguous().numpy(), ["probabilities"])[0]
         for (pixels,) in batches(dataset, image_ids, [spec], BATCH, config.workers)
     ]
     truth = split_truth(dataset, image_ids, ensemble.blanks)
@@ -178,7 +178,7 @@ def _compare(config: ExportConfig, ensemble: Ensemble, graph: Graph, dataset: Da
             return [found.numpy() for found in ensemble.graph(torch.from_numpy(batch))]
 
     def by_graph(batch: FloatArray) -> list[FloatArray]:
-        return graph.run(batch, ["probabilities", "maps"])
+        return graph.run_batch(batch, ["probabilities", "maps"])
 
     differences: list[list[float]] = []
     resized: list[float] = []

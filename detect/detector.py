@@ -40,8 +40,8 @@ class BoxModel(Protocol):
         """What it sees of an image."""
         ...
 
-    def raw(self, prepared: FloatArray) -> FloatArray:
-        """Prepared images `(n, c, size, size)`, [0, 1] → `(n, 4 + k, anchors)`, as `decode_yolo` takes it."""
+    def raw(self, images: Sequence[Image]) -> FloatArray:
+        """Images as `prepare` gives them → `(n, 4 + k, anchors)` float32, as `decode_yolo` takes it."""
         ...
 
 
@@ -61,7 +61,7 @@ def predict_boxes(
     if not images:
         return []
     prepared = [prepare(image, model.spec) for image in images]
-    raw = model.raw(to_batch([image for image, _ in prepared]))
+    raw = model.raw([image for image, _ in prepared])
     if may_hold is not None:
         raw[:, 4:] *= may_hold[:, :, None]
     return decode_yolo(raw, [placement for _, placement in prepared], score_above, iou_above, max_boxes)
@@ -89,13 +89,13 @@ class Detector:
         """What it sees of an image."""
         return self.network.spec
 
-    def raw(self, prepared: FloatArray) -> FloatArray:
+    def raw(self, images: Sequence[Image]) -> FloatArray:
         """See `BoxModel.raw`."""
         import torch
 
         module = self.network.module
         with torch.inference_mode():
-            batch = torch.from_numpy(prepared).contiguous(memory_format=torch.channels_last)
+            batch = torch.from_numpy(to_batch(images)).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
                 decoded, outputs = module(batch)
             if self.bf16:  # decoded again: in bfloat16 a place past pixel 128 is a whole number
@@ -124,9 +124,9 @@ class GraphDetector:
     spec: InputSpec
     graph: AnyGraph
 
-    def raw(self, prepared: FloatArray) -> FloatArray:
+    def raw(self, images: Sequence[Image]) -> FloatArray:
         """See `BoxModel.raw`."""
-        return self.graph.run(prepared, ["raw"])[0]
+        return self.graph.run(images, ["raw"])[0]
 
 
 def load_detector(folder: Path) -> Detector:

@@ -15,7 +15,7 @@ from weakray.bundle.yolo import decode_yolo
 from weakray.coco import BoxTruth, Predictions
 from weakray.config import StrictModel
 from weakray.detections import BoolArray, FloatArray
-from weakray.imaging import Image, Placement, to_batch
+from weakray.imaging import Image, Placement
 
 
 class ToleranceConfig(StrictModel):
@@ -75,8 +75,8 @@ def compare(
     """
     boxes, matched, placed, largest, total = 0, 0, 0, 0.0, 0.0
     for start in range(0, len(prepared), BATCH):
-        batch = to_batch(prepared[start : start + BATCH])
-        expected, got = torch_side.raw(batch), export.raw(batch)
+        part = prepared[start : start + BATCH]
+        expected, got = torch_side.raw(part), export.raw(part)
         check_finite({"torch": expected, "the exported graph": got})
         counted, near, over = match_anchors(expected, got, tolerance)
         difference = np.abs(expected[:, 4:] - got[:, 4:])
@@ -130,7 +130,7 @@ def predict_prepared(
     predictions: Predictions = {}
     for start in range(0, len(ids), BATCH):
         part = ids[start : start + BATCH]
-        raw = model.raw(to_batch([prepared[image_id][0] for image_id in part]))
+        raw = model.raw([prepared[image_id][0] for image_id in part])
         placements = [prepared[image_id][1] for image_id in part]
         boxes = decode_yolo(raw, placements, iou_above=iou_above, max_boxes=max_boxes)
         predictions |= dict(zip(part, boxes, strict=True))

@@ -14,7 +14,7 @@ import torch
 from weakray.detections import FloatArray
 from weakray.errors import BundleError, ConfigError
 from weakray.files import replacing
-from weakray.imaging import InputSpec
+from weakray.imaging import Image, InputSpec, to_batch
 
 _MOST_IMAGES = 16  # of one pass of a TensorRT engine, which must be told beforehand
 
@@ -27,10 +27,11 @@ class TorchScriptDetector:
     spec: InputSpec
     module: Any
 
-    def raw(self, prepared: FloatArray) -> FloatArray:
+    def raw(self, images: Sequence[Image]) -> FloatArray:
         """See `BoxModel.raw`."""
         with torch.inference_mode():
-            return np.asarray(self.module(torch.from_numpy(np.ascontiguousarray(prepared))).numpy(), np.float32)
+            batch = torch.from_numpy(np.ascontiguousarray(to_batch(images)))
+            return np.asarray(self.module(batch).numpy(), np.float32)
 
 
 def open_torchscript(path: Path, findings: Sequence[str], spec: InputSpec) -> TorchScriptDetector:
@@ -75,17 +76,17 @@ class TensorRtDetector:
     spec: InputSpec
     engine: Any
 
-    def raw(self, prepared: FloatArray) -> FloatArray:
+    def raw(self, images: Sequence[Image]) -> FloatArray:
         """See `BoxModel.raw`."""
-        parts = [self._pass(prepared[i : i + _MOST_IMAGES]) for i in range(0, len(prepared), _MOST_IMAGES)]
+        parts = [self._pass(images[i : i + _MOST_IMAGES]) for i in range(0, len(images), _MOST_IMAGES)]
         return np.concatenate(parts)
 
-    def _pass(self, prepared: FloatArray) -> FloatArray:
+    def _pass(self, images: Sequence[Image]) -> FloatArray:
         context = self.engine.create_execution_context()
-        images = torch.from_numpy(np.ascontiguousarray(prepared)).cuda()
-        context.set_input_shape("images", tuple(images.shape))
+        batch = torch.from_numpy(np.ascontiguousarray(to_batch(images))).cuda()
+        context.set_input_shape("images", tuple(batch.shape))
         raw = torch.empty(tuple(context.get_tensor_shape("raw")), dtype=torch.float32, device="cuda")
-        context.set_tensor_address("images", images.data_ptr())
+        context.set_tensor_address("images", batch.data_ptr())
         context.set_tensor_address("raw", raw.data_ptr())
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

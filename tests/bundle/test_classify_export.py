@@ -50,7 +50,7 @@ def test_graph_equals_the_ensemble(exported: Path, ensemble: Path, dataset: Data
     graph = Graph(exported / "classifiers.onnx", loaded.input, {"probabilities": 3, "maps": 3}, 1)
     ids = dataset.ids_of("test")[:batch_size]
     batch = to_batch([prepare(read_image(dataset.path_of(i)), loaded.input)[0] for i in ids])
-    probabilities, maps = graph.run(batch, ["probabilities", "maps"])
+    probabilities, maps = graph.run_batch(batch, ["probabilities", "maps"])
     expected, expected_maps = loaded.both(torch.from_numpy(batch))
     assert probabilities.shape == (batch_size, 3)
     assert maps.shape == (batch_size, 3, 4, 4)  # the finer member's grid: 64 px at stride 16
@@ -142,7 +142,7 @@ def test_members_of_two_sizes_take_one_picture(dataset: Dataset, tmp_path: Path)
     for image_id in spread(dataset.ids_of("val"), 5):
         image = read_image(dataset.path_of(image_id))
         own = [torch.from_numpy(to_batch([prepare(image, each)[0]])) for each in loaded.inputs]
-        served = graph.run(own[0].numpy(), ["probabilities", "maps"])
+        served = graph.run_batch(own[0].numpy(), ["probabilities", "maps"])
         np.testing.assert_allclose(served[1], loaded.graph(own[0])[1].detach().numpy(), atol=1e-5)
         found.append(float(np.abs(served[0] - loaded.probabilities(own).numpy()).max()))
     assert result.max_resize_difference == pytest.approx(max(found), abs=1e-6)

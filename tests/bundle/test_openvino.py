@@ -82,28 +82,45 @@ def test_its_files_are_held_to_their_hashes(both: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_same_numbers_as_onnxruntime(graphs: dict[str, Path], count: int) -> None:
-    batch = np.random.default_rng(count).random((count, 1, 32, 32), dtype=np.float32)
+    images = list(np.random.default_rng(count).integers(0, 256, (count, 32, 32), np.uint8))
     outputs = {"probabilities": 3, "maps": 3}
     path = graphs["classifiers_onnx"]
-    ours = OpenVinoGraph(path, SPEC, outputs, threads=1).run(batch, ["maps", "probabilities"])
-    theirs = Graph(path, SPEC, outputs, threads=1).run(batch, ["maps", "probabilities"])
+    ours = OpenVinoGraph(path, SPEC, outputs, threads=1).run(images, ["maps", "probabilities"])
+    theirs = Graph(path, SPEC, outputs, threads=1).run(images, ["maps", "probabilities"])
     assert [value.shape for value in ours] == [(count, 3, 4, 4), (count, 3)]
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-6)
 
 
+def test_colours_keep_their_places(tmp_path: Path) -> None:
+    silence()
+    import openvino
+    from openvino import opset13 as ops
+
+    images = ops.parameter([-1, 3, 4, 4], np.float32)
+    images.output(0).set_names({"images"})
+    flat = ops.reshape(images, np.array([0, 3, 16]), special_zero=True)
+    flat.output(0).set_names({"raw"})
+    openvino.save_model(openvino.Model([flat], [images]), str(tmp_path / "flat.xml"), False)
+    graph = OpenVinoGraph(tmp_path / "flat.xml", InputSpec(size_px=4, channels=3), {"raw": 3}, threads=1)
+    films = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    for shown in (films[:1], films):
+        (raw,) = graph.run(list(shown), ["raw"])
+        np.testing.assert_allclose(raw, shown.transpose(0, 3, 1, 2).reshape(len(shown), 3, 16) / 255, atol=1e-6)
+
+
 def test_answers_are_the_callers_own_and_threads_may_share_a_graph(graphs: dict[str, Path]) -> None:
     graph = OpenVinoGraph(graphs["classifiers_onnx"], SPEC, {"probabilities": 3, "maps": 3}, threads=1)
-    values = [i / 40 for i in range(40)]
+    greys = range(0, 250, 6)
 
-    def ask(value: float) -> Any:
-        return graph.run(np.full((1, 1, 32, 32), value, np.float32), ["probabilities"])[0]
+    def ask(grey: int) -> Any:
+        return graph.run([np.full((32, 32), grey, np.uint8)], ["probabilities"])[0]
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(ask, values))
-    np.testing.assert_allclose([answer[0, 0] for answer in found], values, atol=1e-6)
+        found = list(pool.map(ask, greys))
+    np.testing.assert_allclose([answer[0, 0] for answer in found], np.array(greys) / 255, atol=1e-6)
     found[0][:] = 7  # may be written to, and is nobody else's
-    assert ask(0.5)[0, 0] == pytest.approx(0.5)
+    assert ask(51)[0, 0] == pytest.approx(0.2)
 
 
 def test_graphs_of_the_wrong_form(graphs: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from weakray.boxes.nms import suppress
 from weakray.bundle.yolo import decode_yolo
 from weakray.detections import Detections, FloatArray
 from weakray.errors import DataError
-from weakray.imaging import InputSpec, Placement
+from weakray.imaging import Image, InputSpec, Placement
 
 WHOLE = Placement((96, 128), (1.0, 1.0), 0, 0)
 
@@ -54,9 +56,9 @@ def test_what_labels_exclude_takes_no_allowed_box_s_place() -> None:
     class Fixed:
         findings, spec = ("A", "B"), InputSpec(size_px=96)
 
-        def raw(self, prepared: FloatArray) -> FloatArray:
+        def raw(self, images: Sequence[Image]) -> FloatArray:
             rows = [[20, 20, 8, 8, 0.2, 0.0], [40, 20, 8, 8, 0.0, 0.6], [60, 20, 8, 8, 0.4, 0.0]]
-            return np.repeat(raw_of(rows), len(prepared), axis=0)
+            return np.repeat(raw_of(rows), len(images), axis=0)
 
     films = [np.zeros((96, 96), np.uint8)] * 2
     found = predict_boxes(Fixed(), films, max_boxes=2, may_hold=np.array([[True, True], [True, False]]))
@@ -113,7 +115,7 @@ def test_a_folded_network_in_bfloat16_finds_the_same_places() -> None:
     with torch.no_grad():
         for branch in network.module.model[-1].cv2:  # fresh, they find each box's centre in the middle of its cell
             branch[-1].bias.copy_(torch.linspace(0, 5, len(branch[-1].bias)))
-    shown = np.random.default_rng(0).random((2, network.spec.channels, 256, 256), np.float32)
+    shown = list(np.random.default_rng(0).integers(0, 256, (2, 256, 256), np.uint8))
     plain, folded = Detector(network).raw(shown), Detector(network.folded()).raw(shown)
     np.testing.assert_allclose(folded, plain, rtol=1e-4, atol=1e-3)
     rough = Detector(network.folded(), bf16=True).raw(shown)

@@ -11,17 +11,18 @@ import numpy as np
 
 from weakray.detections import FloatArray
 from weakray.errors import BundleError
-from weakray.imaging import InputSpec
+from weakray.imaging import Image, InputSpec
 from weakray.stack import silence
 
 Precision = Literal["f32", "bf16"]
 
 
 class OpenVinoGraph:
-    """An OpenVINO or ONNX file, loaded: a batch `(n, c, s, s)` float32 in [0, 1] in, named arrays out.
+    """An OpenVINO or ONNX file, loaded: prepared images in, named arrays out.
 
     A graph for single images is compiled beside the one for any number: shapes known beforehand save it a fifth of
-    the time. Safe to call from several threads at once.
+    the time. Bytes become numbers in [0, 1], channels first, within the graph and on all its threads. Safe to call from
+    several threads at once.
 
     Args:
         path: the `.xml` (its `.bin` beside it) or `.onnx` file.
@@ -77,16 +78,27 @@ class OpenVinoGraph:
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
+        model = _of_bytes(openvino, model)
         self._compiled = {0: core.compile_model(model, "CPU", settings)}
-        model.reshape({"images": [1, channels, size, size]})
+        model.reshape({"images": [1, size, size, channels]})
         self._compiled[1] = core.compile_model(model, "CPU", settings)
         self._own = threading.local()
 
-    def run(self, batch: FloatArray, outputs: Sequence[str]) -> list[FloatArray]:
-        """The named outputs for a batch."""
-        kind = 1 if len(batch) == 1 else 0
+    def run(self, images: Sequence[Image], outputs: Sequence[str]) -> list[FloatArray]:
+        """The named outputs for images as `prepare` gives them, in one pass."""
+        kind = 1 if len(images) == 1 else 0
         requests: dict[int, Any] = self._own.__dict__.setdefault("requests", {})
         if kind not in requests:
             requests[kind] = self._compiled[kind].create_infer_request()
-        found = requests[kind].infer({"images": np.ascontiguousarray(batch)}, share_inputs=True)
+        batch = np.stack([image.reshape(*image.shape[:2], -1) for image in images])
+        found = requests[kind].infer({"images": batch}, share_inputs=True)
         return [np.array(found[name]) for name in outputs]
+
+
+def _of_bytes(openvino: Any, model: Any) -> Any:
+    """A graph for `(n, c, s, s)` in [0, 1] → one for `(n, s, s, c)` in 0…255."""
+    steps = openvino.preprocess.PrePostProcessor(model)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    return steps.build()

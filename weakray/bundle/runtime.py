@@ -35,7 +35,7 @@ _UNREADABLE = (
 
 
 class Graph:
-    """An ONNX file, loaded: a batch `(n, c, s, s)` float32 in [0, 1] in, named arrays out.
+    """An ONNX file, loaded: prepared images in, named arrays out.
 
     Args:
         path: the file.
@@ -69,8 +69,12 @@ class Graph:
         if {name: shape[1] for name, shape in gives.items()} != outputs:
             raise BundleError(f"{path}: expected outputs with these sizes of axis 1: {outputs}, got {gives}")
 
-    def run(self, batch: FloatArray, outputs: Sequence[str]) -> list[FloatArray]:
-        """One pass; only what the named `outputs` need is computed."""
+    def run(self, images: Sequence[Image], outputs: Sequence[str]) -> list[FloatArray]:
+        """See `AnyGraph.run`."""
+        return self.run_batch(to_batch(images), outputs)
+
+    def run_batch(self, batch: FloatArray, outputs: Sequence[str]) -> list[FloatArray]:
+        """The named outputs for a batch `(n, c, s, s)` float32 in [0, 1]; only what they need is computed."""
         found: list[Any] = self.session.run(list(outputs), {"images": batch})
         return [np.asarray(value, np.float32) for value in found]
 
@@ -78,8 +82,8 @@ class Graph:
 class AnyGraph(Protocol):
     """A loaded graph: of onnxruntime (`Graph`) or of OpenVINO (`OpenVinoGraph`)."""
 
-    def run(self, batch: FloatArray, outputs: Sequence[str]) -> list[FloatArray]:
-        """The named outputs for a batch `(n, c, s, s)` float32 in [0, 1]."""
+    def run(self, images: Sequence[Image], outputs: Sequence[str]) -> list[FloatArray]:
+        """The named outputs for images as `prepare` gives them, in one pass."""
         ...
 
 
@@ -193,13 +197,10 @@ class Bundle:
         """`predict` of images that `prepare` of this bundle has made ready."""
         if not prepared:
             return []
-        batch = to_batch([one.for_classifiers for one in prepared])
         names = ["probabilities", "maps"] if with_maps else ["probabilities"]
-        probabilities, *maps = self.classifiers.run(batch, names)
+        probabilities, *maps = self.classifiers.run([one.for_classifiers for one in prepared], names)
         thresholds = np.array(list(self.manifest.classifiers.decision_thresholds.values()), np.float32)
-        if self.manifest.detector.input != self.manifest.classifiers.input:
-            batch = to_batch([one.for_detector for one in prepared])
-        found = self._boxes(batch, [one.box_placement for one in prepared])
+        found = self._boxes(prepared)
         return [
             Prediction(
                 probabilities[i], probabilities[i] >= thresholds, found[i], maps[0][i] if maps else None, one.placement
@@ -207,14 +208,15 @@ class Bundle:
             for i, one in enumerate(prepared)
         ]
 
-    def _boxes(self, batch: FloatArray, placements: list[Placement]) -> list[Detections]:
+    def _boxes(self, prepared: Sequence[Prepared]) -> list[Detections]:
         part = self.manifest.detector
-        raw = self.detector.run(batch, ["raw"])[0]
+        raw = self.detector.run([one.for_detector for one in prepared], ["raw"])[0]
         # Scores below their finding's threshold go before boxes are ranked and counted, so that none of them takes the
         # place of a box that is shown.
         thresholds = np.array(list(part.score_thresholds.values()), np.float32)
         scores = raw[:, 4:]
         scores[scores < thresholds[:, None]] = 0
+        placements = [one.box_placement for one in prepared]
         return decode_yolo(raw, placements, score_above=0, iou_above=part.iou_above, max_boxes=part.max_boxes)
 
 
