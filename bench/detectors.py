@@ -11,8 +11,7 @@
   both, round by round.
 - `less_mirrored`, `less_weights`, `less_continued`: `curriculum_rounds` without that one setting of its rounds, where
   the run has it on; without `continued` it goes two rounds, each ended by steps on tune's boxes alone. `less_pasted`:
-  without findings pasted onto its images, where the run's `augment` has them; `less_bent`: images of *tune* varied as
-  all are, where the run has `tune_augment`; all others paste and vary as it says.
+  without findings pasted onto its images, where the run's `augment` has them; all others paste as it says.
 - `supervised`: the true boxes of train and tune, the ceiling.
 
 Each is scored on *test*, on the same bootstrap draws of patients: AP, what each type of error costs, differences in
@@ -119,7 +118,7 @@ def run(
         raise RunError(f"{root}: expected a run with its recipe's boxes, found none; run `weakray run` first")
     dataset = Dataset.load(data)
     train = config.detect.train
-    settings = settings_of(config.detect.weak, train)
+    settings = settings_of(config.detect.weak, train.get("augment", {}))
     if not (data / CEILING).is_file():
         print(f"{data} has no {CEILING}: there is no supervised detector, and no recovered fraction", flush=True)
         del settings[SUPERVISED]
@@ -153,12 +152,12 @@ def run(
     return rows_of(scored)
 
 
-def settings_of(weak: Mapping[str, Any], train: Section) -> dict[str, Section]:
+def settings_of(weak: Mapping[str, Any], augment: Section) -> dict[str, Section]:
     """Name → what a detector changes in `detect.train`.
 
     Args:
         weak: what the run's own weak detector changes: how far boxes are believed, and its course.
-        train: what all detectors of the run share.
+        augment: how the run's detectors vary their images.
     """
     believed = {name: value for name, value in weak.items() if name not in {"source", "course"}}
     course = dict(weak.get("course", {}))
@@ -185,23 +184,20 @@ def settings_of(weak: Mapping[str, Any], train: Section) -> dict[str, Section]:
         },
         "curriculum": {**believed, "source": "pseudo_then_tune", "course": shares},
         "curriculum_rounds": whole,
-        **_less_one(whole, shares, train),
+        **_less_one(whole, shares, augment),
         SUPERVISED: {"source": "ceiling"},
     }
 
 
-def _less_one(whole: Section, shares: Section, train: Section) -> dict[str, Section]:
+def _less_one(whole: Section, shares: Section, augment: Section) -> dict[str, Section]:
     own, made = whole.get("own", {}), dict[str, Section]()
     for name in ("mirrored", "weights"):
         if name in own:
             made[f"less_{name}"] = {**whole, "own": {other: own[other] for other in own if other != name}}
     if whole["course"].get("continued"):
         made["less_continued"] = {**whole, "course": {**shares, "rounds": ROUNDS}}
-    augment = train.get("augment", {})
     if "paste" in augment:
         made["less_pasted"] = {**whole, "augment": {name: value for name, value in augment.items() if name != "paste"}}
-    if "tune_augment" in train:
-        made["less_bent"] = {**whole, "tune_augment": None}
     return made
 
 

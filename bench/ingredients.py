@@ -36,7 +36,6 @@ INGREDIENTS = {  # name → the detector with it, and the one without it
     "weights of its own boxes": ("curriculum_rounds", "less_weights"),
     "rounds as one training": ("curriculum_rounds", "less_continued"),
     "findings pasted from annotated films": ("curriculum_rounds", "less_pasted"),
-    "annotated films bent": ("curriculum_rounds", "less_bent"),
 }
 Verdict = Literal["helps", "harms", "open"]
 

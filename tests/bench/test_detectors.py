@@ -52,17 +52,15 @@ def test_each_detector_differs_in_what_it_is_named_after() -> None:
     assert made["pseudo_weights_rounds"]["course"] == one_training  # it is shown no tune image
     assert made["few_shot_rounds"]["course"] == {**one_training, "tune_mixed": 0.4}
     whole = {**weak, "own": {"mirrored": True, "weights": "pooled"}, "course": {**one_training, "tune_share": 0.5}}
-    made = settings_of(whole, {"augment": {"flip": 0.5}})
+    made = settings_of(whole, {"flip": 0.5})
     assert list(made) == [*NAMES[:-1], "less_mirrored", "less_weights", "less_continued", NAMES[-1]]
     assert made["pseudo_weights_rounds"]["own"] == {"mirrored": True, "weights": "pooled"}  # as the run believes them
     assert made["less_mirrored"] == {**whole, "own": {"weights": "pooled"}}
     assert made["less_weights"] == {**whole, "own": {"mirrored": True}}
     assert made["less_continued"] == {**whole, "course": {"rounds": 2, "tune_share": 0.5}}
-    varied = {"augment": {"flip": 0.5, "paste": {"probability": 0.5}}, "tune_augment": {"bend": 0.02}}
-    made = settings_of(weak, varied)
-    assert list(made) == [*NAMES[:-1], "less_pasted", "less_bent", NAMES[-1]]
+    made = settings_of(weak, {"flip": 0.5, "paste": {"probability": 0.5}})
+    assert list(made) == [*NAMES[:-1], "less_pasted", NAMES[-1]]
     assert made["less_pasted"] == {**weak, "augment": {"flip": 0.5}}
-    assert made["less_bent"] == {**weak, "tune_augment": None}
     assert settings_of({"source": "pseudo"}, {})["curriculum_rounds"]["course"] == {"rounds": 2}
 
 

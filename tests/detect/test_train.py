@@ -117,18 +117,6 @@ def test_steps_are_exact_whatever_the_source(
     assert (done, calls) == (result, 7)
 
 
-def test_tunes_own_variations_are_of_no_effect_where_all_images_have_true_boxes(
-    pseudo_boxes: tuple[Dataset, Path], tiny_architecture: Path, tmp_path: Path
-) -> None:
-    dataset, _ = pseudo_boxes
-    for source, alike in (("ceiling", True), ("tune", False)):
-        for name, own in (("plain", None), ("bent", {"bend": 0.03})):
-            how = {"source": source, "steps": 2, "tune_augment": own}
-            train(config_of(dataset, tmp_path / source / name, tiny_architecture, **how))
-        same = weights_of(tmp_path / source / "plain") == weights_of(tmp_path / source / "bent")
-        assert same == alike
-
-
 def test_deleting_the_ceiling_boxes_changes_no_other_detector(
     pseudo_boxes: tuple[Dataset, Path], tiny_architecture: Path, tmp_path: Path
 ) -> None:
