@@ -273,8 +273,6 @@ def settings_sha256(config: CurveConfig, cell: Cell) -> str:
     if cell.kind == "weak":
         used |= {"classify": run["classify"], "camgen": run["camgen"]}
         used["weak"] = run["detect"]["weak"] if cell.annotated else to_plain(config.unannotated)
-    if cell.kind == "ceiling" or not cell.annotated:  # no images of tune are learnt from by themselves
-        used["train"] = {name: value for name, value in used["train"].items() if name != "tune_augment"}
     return sha256_json(used)
 
 

@@ -8,7 +8,7 @@ Findings pasted from annotated images (`detect.pasting`) are in the image before
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -26,8 +26,8 @@ from weakray.imaging import Image
 VISIBLE_AT_LEAST = 0.3  # share of a box's area that must stay inside the square, or the box goes
 
 
-class VaryConfig(StrictModel):
-    """How an image varies. 0 turns a kind off."""
+class AugmentConfig(StrictModel):
+    """How training images vary. 0 turns a kind off."""
 
     scale: float = Field(0.3, ge=0, lt=1, description="zoom, drawn from 1 - scale … 1 + scale")
     translate: float = Field(0.1, ge=0, le=1, description="shift, ± this share of the side")
@@ -41,32 +41,10 @@ class VaryConfig(StrictModel):
     )
     brightness: float = Field(0.1, ge=0, le=1, description="± this share of the grey range")
     contrast: float = Field(0.2, ge=0, lt=1, description="factor about mid-grey, 1 - contrast … 1 + contrast")
-
-
-class AugmentConfig(VaryConfig):
-    """How training images vary, and what is pasted onto them."""
-
     paste: PasteConfig = PasteConfig()
 
 
-@dataclass(frozen=True)
-class Augments:
-    """How the images of one training vary.
-
-    Attributes:
-        augment: images in general; and what is pasted, onto all.
-        tune: annotated images that are shown again and again among others, or alone.
-    """
-
-    augment: AugmentConfig
-    tune: VaryConfig
-
-    def of(self, example: Example) -> VaryConfig:
-        """How that example varies."""
-        return self.tune if example.tune else self.augment
-
-
-def augment(example: Example, config: VaryConfig, rng: np.random.Generator) -> Example:
+def augment(example: Example, config: AugmentConfig, rng: np.random.Generator) -> Example:
     """A varied copy of a training example; padding stays black, boxes that leave the square are dropped."""
     size = example.image.shape[0]
     image = _retone(example.image, config, rng)
@@ -115,7 +93,7 @@ def move_boxes(
     return moved.astype(np.float32), visible
 
 
-def _affine(size_px: int, config: VaryConfig, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _affine(size_px: int, config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """A map about the square's centre; every draw is made whatever the settings, so one setting moves no other."""
     zoom, turn, right, down, mirror = rng.random(5)
     factor = 1 + config.scale * (2 * zoom - 1)
@@ -128,7 +106,7 @@ def _affine(size_px: int, config: VaryConfig, rng: np.random.Generator) -> npt.N
     return np.concatenate([linear, (middle - linear @ middle + shift)[:, None]], axis=1)
 
 
-def _retone(image: Image, config: VaryConfig, rng: np.random.Generator) -> Image:
+def _retone(image: Image, config: AugmentConfig, rng: np.random.Generator) -> Image:
     brighter, stronger = 2 * rng.random(2) - 1
     grey = np.arange(256) - 127.5
     table = grey * (1 + config.contrast * stronger) + 127.5 + 255 * config.brightness * brighter

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from detect.augment import Augments, augment
+from detect.augment import AugmentConfig, augment
 from detect.pasting import Regions, paste
 from detect.yolo_folder import Example
 from weakray.imaging import to_batch
@@ -22,7 +22,7 @@ Batch = dict[str, torch.Tensor]  # what ultralytics' loss takes: img, cls, bboxe
 def batches(
     examples: Sequence[Example],
     regions: Regions,
-    augments: Augments,
+    config: AugmentConfig,
     batch_size: int,
     key: tuple[int, int],
     steps: range,
@@ -32,7 +32,7 @@ def batches(
     Args:
         examples: the training set.
         regions: what may be pasted onto its images.
-        augments: how they vary.
+        config: augmentation.
         batch_size: images a step; always full, for the end of one shuffled pass runs on into the next.
         key: seed and phase of the training.
         steps: step numbers, from 0.
@@ -43,9 +43,7 @@ def batches(
         return collate([shown(examples[row], (*key, step, i)) for i, row in enumerate(rows)])
 
     def shown(example: Example, chance: tuple[int, ...]) -> Example:
-        config = augments.of(example)
-        chance_of_paste = np.random.default_rng([*chance, _PASTE])
-        pasted = paste(example, regions, augments.augment.paste, config.flip, chance_of_paste)
+        pasted = paste(example, regions, config.paste, config.flip, np.random.default_rng([*chance, _PASTE]))
         return augment(pasted, config, np.random.default_rng(chance))
 
     with ThreadPoolExecutor(max_workers=1) as maker:

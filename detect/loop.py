@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from detect.augment import Augments
+from detect.augment import AugmentConfig
 from detect.batches import batches
 from detect.course import Stretch
 from detect.multilabel import detection_loss
@@ -71,7 +71,7 @@ class LoopConfig:
     """What the loop needs besides network and data; see `DetectTrainConfig`."""
 
     optimizer: OptimizerConfig
-    augments: Augments
+    augment: AugmentConfig
     batch_size: int
     seed: int
     bf16: bool
@@ -191,7 +191,7 @@ def _train_phase(
     state.network.train()
     key = (config.seed, state.phase)
     name, steps = phase.stretch.name, phase.stretch.steps
-    made = batches(examples, regions, config.augments, config.batch_size, key, range(state.step, steps))
+    made = batches(examples, regions, config.augment, config.batch_size, key, range(state.step, steps))
     bar = tqdm(made, f"detector on {name} boxes", steps, initial=state.step, unit="step", disable=None)
     for batch in bar:
         rate = phase.learning_rate(state.step, config.optimizer)

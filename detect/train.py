@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from detect.augment import AugmentConfig, Augments, VaryConfig
+from detect.augment import AugmentConfig
 from detect.course import CourseConfig, Source, course
 from detect.detector import Detector
 from detect.holding_out import HeldOutConfig, held_out_ids
@@ -71,10 +71,6 @@ class DetectTrainConfig(StrictModel):
     batch_size: int = Field(16, ge=1, description="images a step")
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
-    tune_augment: VaryConfig | None = Field(
-        None,
-        description="how images of tune vary, which are few and shown again and again, alone or mixed in; null: as all",
-    )
     seed: int = Field(0, ge=0, description="of weights, order and augmentation")
     bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto where the processor has it")
     threads: int | None = Field(None, ge=1, description="threads of torch; all cores when not given")
@@ -125,7 +121,7 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
     loop = LoopConfig(
         optimizer=config.optimizer,
-        augments=Augments(config.augment, config.tune_augment or config.augment),
+        augment=config.augment,
         batch_size=config.batch_size,
         seed=config.seed,
         bf16=bf16,

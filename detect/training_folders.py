@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from detect.course import CourseConfig, Stretch, mixed, repeated
@@ -65,5 +65,4 @@ class TrainingFolders:
         return self._read(written[0]) if written else []
 
     def _read(self, name: str) -> list[Example]:
-        examples = read_yolo_folder(self.root / name, self.spec.channels)
-        return [replace(example, tune=name == "tune") for example in examples]
+        return read_yolo_folder(self.root / name, self.spec.channels)

@@ -40,7 +40,6 @@ class Example:
         weights: `(n,)`, [0, 1], how far each box is believed; 1 for true boxes.
         elsewhere: `(k,)`, [0, 1], how far it is believed that a class is nowhere but in its boxes; see
             `detect.multilabel`.
-        tune: whether it is an image of *tune*, of a training set of these alone.
     """
 
     image_id: str
@@ -49,7 +48,6 @@ class Example:
     boxes_cxcywh_rel: FloatArray
     weights: FloatArray
     elsewhere: FloatArray
-    tune: bool = False
 
 
 def write_yolo_folder(folder: Path, dataset: Dataset, training: TrainingBoxes, spec: InputSpec) -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detect.augment import AugmentConfig, Augments, augment, move_boxes
+from detect.augment import AugmentConfig, augment, move_boxes
 from detect.batches import batches, collate
 from detect.pasting import Regions
 from detect.yolo_folder import Example
@@ -78,35 +78,24 @@ def test_boxes_follow_the_image(seed: int) -> None:
 
 def test_a_batch_depends_on_its_step_alone() -> None:
     examples = [example(seed) for seed in range(5)]
-    whole = list(batches(examples, Regions(), Augments(STRONG, STRONG), 3, (1, 0), range(6)))
-    tail = list(batches(examples, Regions(), Augments(STRONG, STRONG), 3, (1, 0), range(4, 6)))
+    whole = list(batches(examples, Regions(), STRONG, 3, (1, 0), range(6)))
+    tail = list(batches(examples, Regions(), STRONG, 3, (1, 0), range(4, 6)))
     for a, b in zip(whole[4:], tail, strict=True):
         assert all(a[name].equal(b[name]) for name in a)
-    other = next(batches(examples, Regions(), Augments(STRONG, STRONG), 3, (1, 1), range(1)))
+    other = next(batches(examples, Regions(), STRONG, 3, (1, 1), range(1)))
     assert not other["img"].equal(whole[0]["img"])
-    assert list(batches(examples, Regions(), Augments(STRONG, STRONG), 3, (1, 0), range(2, 2))) == []
+    assert list(batches(examples, Regions(), STRONG, 3, (1, 0), range(2, 2))) == []
 
 
 def test_every_pass_shows_every_example_once() -> None:
     examples = [example(seed, boxes=0) for seed in range(5)]
     marked = [replace(e, image=np.full_like(e.image, 10 * i)) for i, e in enumerate(examples)]
     shown = np.concatenate(
-        [b["img"][:, 0, 0, 0].numpy() for b in batches(marked, Regions(), Augments(STILL, STILL), 3, (0, 0), range(5))]
+        [b["img"][:, 0, 0, 0].numpy() for b in batches(marked, Regions(), STILL, 3, (0, 0), range(5))]
     )
     passes = np.rint(shown * 25.5).astype(int).reshape(3, 5)
     assert [sorted(row) for row in passes.tolist()] == [[0, 1, 2, 3, 4]] * 3
     assert passes[0].tolist() != passes[1].tolist()
-
-
-def test_images_of_tune_vary_in_their_own_way() -> None:
-    examples = [replace(example(seed), tune=seed == 1) for seed in range(3)]
-    apart = next(batches(examples, Regions(), Augments(STILL, STRONG), 3, (1, 0), range(1)))
-    together = next(batches(examples, Regions(), Augments(STRONG, STRONG), 3, (1, 0), range(1)))
-    order = np.random.default_rng([1, 0, 0]).permutation(3).tolist()
-    for place, row in enumerate(order):
-        as_it_is = np.array_equal(np.rint(255 * apart["img"][place, 0].numpy()), examples[row].image[..., 0])
-        assert as_it_is == (row != 1)
-    assert apart["img"][order.index(1)].equal(together["img"][order.index(1)])
 
 
 @pytest.mark.parametrize("count", [1, 3])

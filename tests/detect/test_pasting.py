@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detect.augment import AugmentConfig, Augments
+from detect.augment import AugmentConfig
 from detect.batches import batches
 from detect.pasting import PasteConfig, Region, Regions, cut_regions, paste
 from detect.train import run as train
@@ -113,12 +113,10 @@ def test_empty_regions_come_from_images_without_a_finding_there_and_bring_no_box
 
 
 def test_off_is_off_and_on_moves_no_other_draw() -> None:
-    off, config = (
-        Augments(each, each) for each in (AugmentConfig(), AugmentConfig(paste=PasteConfig(probability=0.5)))
-    )
+    off, config = AugmentConfig(), AugmentConfig(paste=PasteConfig(probability=0.5))
     films = [film((10 + 9 * i, 12, 22 + 9 * i, 25), classes=(1,)) for i in range(5)]
-    assert cut_regions(films, off.augment.paste, 0) == Regions()
-    regions = cut_regions(films, config.augment.paste, 0)
+    assert cut_regions(films, off.paste, 0) == Regions()
+    regions = cut_regions(films, config.paste, 0)
     with_none = list(batches(films, Regions(), config, 5, (1, 0), range(4)))
     for a, b in zip(with_none, batches(films, regions, off, 5, (1, 0), range(4)), strict=True):
         assert all(a[name].equal(b[name]) for name in a)
