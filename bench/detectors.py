@@ -10,8 +10,9 @@
 - `mixed`: pseudo-boxes with tune images among them; `curriculum`: pseudo-boxes, then tune's; `curriculum_rounds`:
   both, round by round.
 - `less_mirrored`, `less_weights`, `less_continued`: `curriculum_rounds` without that one setting of its rounds, where
-  the run has it on; without `continued` it goes two rounds, each ended by steps on tune's boxes alone. `less_pasted`:
-  without findings pasted onto its images, where the run's `augment` has them; all others paste as it says.
+  the run has it on; without `continued` it goes two rounds, each ended by steps on tune's boxes alone. `less_bent`
+  and `less_pasted`: its films not bent, or without findings pasted onto them, where the run's `augment` has it so; all
+  others are bent and pasted onto as it says.
 - `supervised`: the true boxes of train and tune, the ceiling.
 
 Each is scored on *test*, on the same bootstrap draws of patients: AP, what each type of error costs, differences in
@@ -196,8 +197,9 @@ def _less_one(whole: Section, shares: Section, augment: Section) -> dict[str, Se
             made[f"less_{name}"] = {**whole, "own": {other: own[other] for other in own if other != name}}
     if whole["course"].get("continued"):
         made["less_continued"] = {**whole, "course": {**shares, "rounds": ROUNDS}}
-    if "paste" in augment:
-        made["less_pasted"] = {**whole, "augment": {name: value for name, value in augment.items() if name != "paste"}}
+    for name, said in (("bend", "less_bent"), ("paste", "less_pasted")):
+        if name in augment:
+            made[said] = {**whole, "augment": {other: augment[other] for other in augment if other != name}}
     return made
 
 

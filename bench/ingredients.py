@@ -35,6 +35,7 @@ INGREDIENTS = {  # name → the detector with it, and the one without it
     "boxes of mirror images too": ("curriculum_rounds", "less_mirrored"),
     "weights of its own boxes": ("curriculum_rounds", "less_weights"),
     "rounds as one training": ("curriculum_rounds", "less_continued"),
+    "films bent": ("curriculum_rounds", "less_bent"),
     "findings pasted from annotated films": ("curriculum_rounds", "less_pasted"),
 }
 Verdict = Literal["helps", "harms", "open"]

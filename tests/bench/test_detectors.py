@@ -58,9 +58,10 @@ def test_each_detector_differs_in_what_it_is_named_after() -> None:
     assert made["less_mirrored"] == {**whole, "own": {"weights": "pooled"}}
     assert made["less_weights"] == {**whole, "own": {"mirrored": True}}
     assert made["less_continued"] == {**whole, "course": {"rounds": 2, "tune_share": 0.5}}
-    made = settings_of(weak, {"flip": 0.5, "paste": {"probability": 0.5}})
-    assert list(made) == [*NAMES[:-1], "less_pasted", NAMES[-1]]
-    assert made["less_pasted"] == {**weak, "augment": {"flip": 0.5}}
+    made = settings_of(weak, {"flip": 0.5, "bend": 0.02, "paste": {"probability": 0.5}})
+    assert list(made) == [*NAMES[:-1], "less_bent", "less_pasted", NAMES[-1]]
+    assert made["less_bent"] == {**weak, "augment": {"flip": 0.5, "paste": {"probability": 0.5}}}
+    assert made["less_pasted"] == {**weak, "augment": {"flip": 0.5, "bend": 0.02}}
     assert settings_of({"source": "pseudo"}, {})["curriculum_rounds"]["course"] == {"rounds": 2}
 
 
