@@ -177,7 +177,7 @@ def to_channels(image: Image, channels: Literal[1, 3]) -> Image:
     if channels == 1 and image.ndim == 3:
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     if channels == 3 and image.ndim == 2:
-        return np.repeat(image[..., None], 3, axis=2)
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
     return image
 
 

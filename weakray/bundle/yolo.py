@@ -54,9 +54,10 @@ def decode_yolo(
 def _decode_one(
     output: FloatArray, placement: Placement, score_above: float, iou_above: float, max_boxes: int
 ) -> Detections:
-    scores = output[4:].T  # (anchors, k)
-    anchor, class_id = np.nonzero(scores > score_above)
-    score = scores[anchor, class_id]
+    scores = np.ascontiguousarray(output[4:])  # (k, anchors)
+    above = np.flatnonzero(scores > score_above)  # in one dimension it takes a tenth of the time
+    class_id, anchor = np.divmod(above, scores.shape[1])
+    score = scores.ravel()[above]
     if len(score) > _MAX_CANDIDATES:
         best = np.argsort(-score, kind="stable")[:_MAX_CANDIDATES]
         anchor, class_id, score = anchor[best], class_id[best], score[best]
