@@ -17,7 +17,7 @@ from weakray.imaging import Image
 
 KNOTS = 5  # a side
 _OUTLINE = 32  # points of a box's ellipse that are followed
-_STEPS = 8  # of finding where a point went; each halves what is left of the way, or better
+_STEPS = 8  # of finding where a point went
 
 Shifts = npt.NDArray[np.float32]  # (size, size, 2): where each pixel comes from, less where it lies, px
 
