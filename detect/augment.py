@@ -48,11 +48,12 @@ def augment(example: Example, config: AugmentConfig, rng: np.random.Generator) -
     """A varied copy of a training example; padding stays black, boxes that leave the square are dropped."""
     size = example.image.shape[0]
     image = _retone(example.image, config, rng)
-    matrix, shifts = _affine(size, config, rng), draw_shifts(size, config.bend, rng)
+    matrix = _affine(size, config, rng)
     in_pixel_centres = matrix.copy()  # cv2 counts from the centres of pixels, boxes from their corners
     in_pixel_centres[:, 2] += matrix[:, :2].sum(axis=1) / 2 - 0.5
     boxes, visible = move_boxes(example.boxes_cxcywh_rel, matrix, size)
     if config.bend:
+        shifts = draw_shifts(size, config.bend, rng)  # last of all draws, so that it moves no other
         warped = bend_image(image, in_pixel_centres, shifts)
         boxes, still = bend_boxes(boxes, shifts)
         visible &= still

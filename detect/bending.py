@@ -23,7 +23,7 @@ Shifts = npt.NDArray[np.float32]  # (size, size, 2): where each pixel comes from
 
 
 def draw_shifts(size_px: int, bend: float, rng: np.random.Generator) -> Shifts:
-    """A random bend; every draw is made whatever `bend` is.
+    """A random bend.
 
     Args:
         size_px: side of the square.
