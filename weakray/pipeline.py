@@ -178,9 +178,9 @@ def plan(config: PipelineConfig) -> list[Stage]:
     }
     pseudo = generated["recipe"].out / "boxes.json"
     chosen = None if config.detect.choose is None else _choice(config.detect, at, data, pseudo)
-    taught: dict[str, Section] = {"weak_detector": {**config.detect.train, **config.detect.weak, "boxes": pseudo}}
+    taught: dict[str, Section] = {"weak_detector": {**config.detect.train, **config.detect.weak}}
     if chosen is not None:
-        taught["weak_detector"] = {"boxes": pseudo, "choice": chosen.folder / "chosen.yaml"}
+        taught["weak_detector"] = {"choice": chosen.folder / "chosen.yaml"}
     taught |= {
         name: {**config.detect.train, "source": source} for name, source in _TAUGHT.items() if name in config.rivals
     }
@@ -188,6 +188,9 @@ def plan(config: PipelineConfig) -> list[Stage]:
         name: at.config(detect_train.DetectTrainConfig, f"detect/{name}", "detect.train", own, data=data)
         for name, own in taught.items()
     }
+    weak = trained["weak_detector"]
+    if chosen is not None or detect_train.wants_boxes(weak):
+        trained["weak_detector"] = weak.model_copy(update={"boxes": pseudo})
     detected = {
         name: at.config(
             detect_predict.DetectPredictConfig,

@@ -65,6 +65,13 @@ def test_labels_read_out_of_reports_are_waited_for() -> None:
     assert elsewhere["reports"] == {"ingest"}  # for its taxonomy, a path given as text
 
 
+def test_a_weak_detector_that_begins_with_true_boxes_waits_for_no_map() -> None:
+    rounds = "course: {rounds: 2}"
+    assert read_by(MICRO, detect__weak=f"{{source: tune, {rounds}}}")["detect.weak_detector"] == {"ingest"}
+    fused = read_by(MICRO, detect__weak=f"{{source: tune, {rounds}, own: {{fuse: recipe}}}}")
+    assert fused["detect.weak_detector"] == {"ingest", "camgen.recipe"}
+
+
 def test_the_weak_detector_waits_for_the_choice_of_how_it_is_taught() -> None:
     found = read_by(MICRO, detect__weak="{}", detect__choose="{}")
     assert found["detect.choose"] == {"ingest", "camgen.recipe"}
