@@ -170,7 +170,7 @@ def test_where_annotated_images_are_many_the_weak_detector_may_be_taught_without
     same = validate(CurveConfig, read_yaml(CONFIG) | {"many": None})
     stages = {cell.name: stages_of(many, cell) for cell in many.cells()}
     assert [stage.name for stage in stages["seed1-weak-100"]] == ["ingest", "detect.weak", "detect.weak.predict"]
-    assert [stage.name for stage in stages["seed1-weak-050"]][0] == "ingest.annotated"
+    assert stages["seed1-weak-050"][0].name == "ingest.annotated"
     assert len(stages["seed1-weak-050"]) == 3
     taught = stages["seed1-weak-100"][-2].config
     assert (taught.source, taught.course.rounds, taught.boxes) == ("tune", 4, None)
