@@ -44,16 +44,7 @@ from bench.curve_points import (
     rows_of,
     told,
 )
-from bench.detector_cells import (
-    CONFIGS,
-    detector_stages,
-    micro,
-    of_maps,
-    run_all,
-    score,
-    up_to_ensemble,
-    with_annotated,
-)
+from bench.detector_cells import CONFIGS, detector_stages, micro, run_all, score, up_to_ensemble, with_annotated
 from bench.pooling import rounded
 from bench.printing import Row, answer
 from camgen import generate, search
@@ -78,13 +69,6 @@ class UnannotatedSection(StrictModel):
     )
 
 
-class ManySection(StrictModel):
-    """How the weak detector is taught where annotated images are many."""
-
-    annotated: int = Field(ge=1, description="from so many annotated images on")
-    weak: Section = Field(description="in place of `pipeline.detect.weak`")
-
-
 class CurveConfig(StrictModel):
     """The curve: a run of the pipeline, on which seeds, and with how many annotated images."""
 
@@ -92,7 +76,6 @@ class CurveConfig(StrictModel):
     seeds: tuple[int, ...] = Field(min_length=1, description="development seeds of the phantom")
     annotated: tuple[int, ...] = Field(min_length=1, description="numbers of annotated images; 0: none")
     unannotated: UnannotatedSection = UnannotatedSection()
-    many: ManySection | None = None
     draws: int = Field(1000, ge=1, description="bootstrap draws over patients")
 
     @field_validator("seeds")
@@ -118,16 +101,6 @@ class CurveConfig(StrictModel):
     def whole(self) -> int:
         """The annotated images of a whole set."""
         return int(self.pipeline.ingest["tune"])
-
-    def taught(self, cell: Cell) -> Section:
-        """What a cell's detector changes in `detect train`, less the maps' boxes where it wants them."""
-        if cell.kind != "weak":
-            return {"source": "tune" if cell.kind == "few_shot" else "ceiling"}
-        if not cell.annotated:
-            return self.unannotated.weak
-        if self.many is not None and cell.annotated >= self.many.annotated:
-            return self.many.weak
-        return self.pipeline.detect.weak
 
     def of_seed(self, seed: int) -> PipelineConfig:
         """The run that one seed's films and classifiers belong to."""
@@ -240,22 +213,25 @@ def stages_of(config: CurveConfig, cell: Cell) -> list[Stage]:
     home, data, part = run.root / f"annotated-{cell.annotated:03d}", run.root / "dataset", list[Stage]()
     if cell.annotated != config.whole:
         part, data = [with_annotated(run, cell.annotated, home)], home / "dataset"
-    own = config.taught(cell)
-    if not of_maps(own):
-        return [*(part or front[:1]), *detector_stages(run, data, home / cell.kind, own)]
-    known = {"data": data, "ensemble": front[-1].folder}
-    changes = {} if cell.annotated else config.unannotated.search
-    settings = {**run.camgen.search, "rivals": False, **changes, **known, "out": home / "search"}
-    searched = validate(search.SearchConfig, settings, "camgen.search")
-    settings = {**run.camgen.generate, "gallery_images": 0, **known, "out": home / "pseudo_boxes"}
-    settings |= {"recipe": searched.out / "recipe.yaml", "splits": ("train", "tune")}
-    generated = validate(generate.GenerateConfig, settings, "camgen.generate")
-    maps = [
-        Stage("camgen.search", search.run, searched, searched.out),
-        Stage("camgen.generate", generate.run, generated, generated.out),
-    ]
-    own = {**own, "boxes": generated.out / "boxes.json"}
-    return [*front, *part, *maps, *detector_stages(run, data, home / cell.kind, own)]
+    match cell.kind:
+        case "weak":
+            first = [*front, *part]
+            own = {**(run.detect.weak if cell.annotated else config.unannotated.weak)}
+            known = {"data": data, "ensemble": front[-1].folder}
+            changes = {} if cell.annotated else config.unannotated.search
+            settings = {**run.camgen.search, "rivals": False, **changes, **known, "out": home / "search"}
+            searched = validate(search.SearchConfig, settings, "camgen.search")
+            settings = {**run.camgen.generate, "gallery_images": 0, **known, "out": home / "pseudo_boxes"}
+            settings |= {"recipe": searched.out / "recipe.yaml", "splits": ("train", "tune")}
+            generated = validate(generate.GenerateConfig, settings, "camgen.generate")
+            first.append(Stage("camgen.search", search.run, searched, searched.out))
+            first.append(Stage("camgen.generate", generate.run, generated, generated.out))
+            own["boxes"] = generated.out / "boxes.json"
+        case "few_shot":
+            first, own = part or front[:1], {"source": "tune"}
+        case "ceiling":
+            first, own = front[:1], {"source": "ceiling"}
+    return [*first, *detector_stages(run, data, home / cell.kind, own)]
 
 
 def measured(config: CurveConfig, cell: Cell) -> CellScores:
@@ -294,11 +270,9 @@ def settings_sha256(config: CurveConfig, cell: Cell) -> str:
         "predict": run["detect"]["predict"],
         "draws": config.draws,
     }
-    own = config.taught(cell)
-    if of_maps(own):
-        used |= {"classify": run["classify"], "camgen": run["camgen"]}
     if cell.kind == "weak":
-        used["weak"] = own if cell.annotated else to_plain(config.unannotated)
+        used |= {"classify": run["classify"], "camgen": run["camgen"]}
+        used["weak"] = run["detect"]["weak"] if cell.annotated else to_plain(config.unannotated)
     return sha256_json(used)
 
 

@@ -57,11 +57,6 @@ def with_annotated(config: PipelineConfig, images: int, root: Path) -> Stage:
     return replace(stage, name="ingest.annotated")
 
 
-def of_maps(own: Section) -> bool:
-    """Whether a detector that changes this in `detect.train` is taught by the maps' boxes."""
-    return own.get("source", "pseudo") in {"pseudo", "pseudo_then_tune"}
-
-
 def detector_stages(
     config: PipelineConfig, data: Path, folder: Path, own: Section, splits: Sequence[Split] = ("test",)
 ) -> list[Stage]:

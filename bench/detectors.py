@@ -36,7 +36,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.detector_cells import Scored, detector_stages, micro, of_maps, run_all, score
+from bench.detector_cells import Scored, detector_stages, micro, run_all, score
 from bench.pooling import rounded
 from bench.printing import Row, answer, paired, plain, shown
 from detect.detector import DETECTOR_JSON
@@ -207,11 +207,12 @@ def planned_detector(
     config: PipelineConfig, dataset: Dataset, boxes: Path, name: str, own: Section
 ) -> tuple[Path, list[Stage]]:
     """Folder of a detector's training, and the stages needed: prediction alone where the run has trained it."""
-    read = {"dataset": dataset.sha256} | ({"boxes": sha256_file(boxes)} if of_maps(own) else {})
+    of_maps = own["source"] in {"pseudo", "pseudo_then_tune"}
+    read = {"dataset": dataset.sha256} | ({"boxes": sha256_file(boxes)} if of_maps else {})
     if name == SUPERVISED:
         read["ceiling"] = sha256_file(dataset.root / CEILING)
     home = config.root / "detectors" / name
-    training, prediction = detector_stages(config, dataset.root, home, {**own, "boxes": boxes} if of_maps(own) else own)
+    training, prediction = detector_stages(config, dataset.root, home, {**own, "boxes": boxes} if of_maps else own)
     for folder in sorted(path.parent for path in config.root.rglob(DETECTOR_JSON)):
         inputs = finished_inputs(folder, training.config)
         if inputs is not None and read.items() <= inputs.items():

@@ -164,26 +164,6 @@ def test_the_shipped_config_is_whole() -> None:
     assert all(line.startswith("#") for line in head)
 
 
-def test_where_annotated_images_are_many_the_weak_detector_may_be_taught_without_maps() -> None:
-    rounds = {"source": "tune", "course": {"rounds": 4}}
-    many = validate(CurveConfig, read_yaml(CONFIG) | {"many": {"annotated": 50, "weak": rounds}})
-    same = validate(CurveConfig, read_yaml(CONFIG) | {"many": None})
-    stages = {cell.name: stages_of(many, cell) for cell in many.cells()}
-    assert [stage.name for stage in stages["seed1-weak-100"]] == ["ingest", "detect.weak", "detect.weak.predict"]
-    assert stages["seed1-weak-050"][0].name == "ingest.annotated"
-    assert len(stages["seed1-weak-050"]) == 3
-    taught = stages["seed1-weak-100"][-2].config
-    assert (taught.source, taught.course.rounds, taught.boxes) == ("tune", 4, None)
-    for images in (0, 10, 25):
-        assert stages[f"seed1-weak-{images:03d}"] == stages_of(same, Cell(1, "weak", images))
-    changed = [cell.name for cell in many.cells() if settings_sha256(many, cell) != settings_sha256(same, cell)]
-    assert changed == [f"seed{seed}-weak-{images:03d}" for seed in (1, 2, 3) for images in (50, 100)]
-    plain = many.pipeline.camgen.model_copy(update={"search": {}})
-    maps = many.model_copy(update={"pipeline": many.pipeline.model_copy(update={"camgen": plain})})
-    other = [cell.name for cell in many.cells() if settings_sha256(many, cell) != settings_sha256(maps, cell)]
-    assert other == [f"seed{seed}-weak-{images:03d}" for seed in (1, 2, 3) for images in (0, 10, 25)]
-
-
 def test_the_pipeline_refuses_a_curve(capsys: pytest.CaptureFixture[str]) -> None:
     assert weakray(["run", str(CONFIG)]) == 2
     assert "pipeline: unknown setting" in capsys.readouterr().err
