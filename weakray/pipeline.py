@@ -185,7 +185,7 @@ def plan(config: PipelineConfig) -> list[Stage]:
         name: {**config.detect.train, "source": source} for name, source in _TAUGHT.items() if name in config.rivals
     }
     trained = {
-        name: at.config(detect_train.DetectTrainConfig, f"detect/{name}", "detect.train", own, data=data)
+        name: at.config(detect_train.DetectTrainConfig, f"detect/{name}", "detect.train", own, data=data, boxes=None)
         for name, own in taught.items()
     }
     weak = trained["weak_detector"]

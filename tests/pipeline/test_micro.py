@@ -107,6 +107,7 @@ def test_without_ceiling_boxes_every_other_output_is_the_same(micro: Path, tmp_p
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        (("--detect.weak", "{boxes: elsewhere}"), "detect.train.boxes: is set by the pipeline"),
         (("--classify.ensemble", "{data: elsewhere}"), "classify.ensemble.data: is set by the pipeline"),
         (("--detect.train", "{stepz: 3}"), "detect.train.stepz: unknown setting"),
         (("--ingest", "{source: report}"), "ingest.source: expected a data set that ingest reads"),
