@@ -40,6 +40,7 @@ from bench.detector_cells import Scored, detector_stages, micro, run_all, score
 from bench.pooling import rounded
 from bench.printing import Row, answer, paired, plain, shown
 from detect.detector import DETECTOR_JSON
+from detect.self_training import OwnBoxConfig
 from eval.box_errors import ERROR_TYPES
 from weakray.config import to_plain, validate
 from weakray.dataset import Dataset
@@ -55,6 +56,7 @@ CEILING = "ceiling_boxes.json"
 ROUNDS = 2  # where the run's own weak detector has none
 MIXED = 0.3  # share of tune images among those shown
 _ROUNDS = ("rounds", "continued", "first_share")
+_OFF = {"mirrored": False, "weights": "one"}
 _SHARES = ("tune_share", "tune_lr_factor", "repeat_below")  # of the run's course; the rest is what is compared
 
 
@@ -192,9 +194,9 @@ def settings_of(weak: Mapping[str, Any], augment: Section) -> dict[str, Section]
 
 def _less_one(whole: Section, shares: Section, augment: Section) -> dict[str, Section]:
     own, made = whole.get("own", {}), dict[str, Section]()
-    for name in ("mirrored", "weights"):
-        if name in own:
-            made[f"less_{name}"] = {**whole, "own": {other: own[other] for other in own if other != name}}
+    for name, off in _OFF.items():
+        if own.get(name, getattr(OwnBoxConfig(), name)) != off:
+            made[f"less_{name}"] = {**whole, "own": {**own, name: off}}
     if whole["course"].get("continued"):
         made["less_continued"] = {**whole, "course": {**shares, "rounds": ROUNDS}}
     for name, said in (("bend", "less_bent"), ("paste", "less_pasted")):

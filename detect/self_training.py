@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from detect.detector import BoxModel, predict_boxes
 from detect.fusing import fuse_sources, fuse_views
-from detect.training_set import PseudoBoxConfig, TrainingBoxes, may_hold, pseudo_training_boxes
+from detect.training_set import PseudoBoxConfig, TrainingBoxes, Weights, may_hold, pseudo_training_boxes
 from weakray.coco import Predictions
 from weakray.dataset import Dataset
 from weakray.detections import Detections
@@ -40,6 +40,7 @@ class OwnBoxConfig(PseudoBoxConfig):
         description="lowest score of a box that is learnt from; `count` keeps as many boxes an image with the finding "
         "as tune has",
     )
+    weights: Weights = "pooled"
     mirrored: bool = Field(
         False,
         description="the detector looks at each film and at its mirror image, and boxes of both become one where they "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +21,13 @@ from weakray.errors import DataError, RunError
 
 Keep = Literal["keep", "drop"]
 Whose = Literal["pseudo", "own"]
+Weights = Annotated[
+    Literal["one", "score", "pooled"],
+    Field(
+        description="how far boxes are believed: all alike, or as they rank among the kept ones of their finding "
+        "(score) or of all findings (pooled); then background outside a finding's boxes as far as the best of them",
+    ),
+]
 _BOXES: dict[Whose, str] = {"pseudo": "pseudo-boxes", "own": "the detector's own boxes"}
 _MEND: dict[Whose, str] = {
     "pseudo": "lower pseudo.score_at_least or check the boxes",
@@ -43,11 +50,7 @@ class PseudoBoxConfig(StrictModel):
         description="a finding whose boxes reach no such F1 on tune, at IoU .3, is left to the true boxes alone; for "
         "score_at_least: tune",
     )
-    weights: Literal["one", "score", "pooled"] = Field(
-        "one",
-        description="how far boxes are believed: all alike, or as they rank among the kept ones of their finding "
-        "(score) or of all findings (pooled); then background outside a finding's boxes as far as the best of them",
-    )
+    weights: Weights = "one"
     least_weight: float = Field(0.3, ge=0, le=1, description="weight of the lowest one, for weights: score and pooled")
     clean_share: float = Field(
         1.0,
