@@ -9,7 +9,7 @@ from typing import ClassVar
 import pandas as pd
 from pydantic import Field
 
-from detect.detector import detector_sha256
+from detect.opening import detector_sha256
 from detect.speed import Speed, measure
 from weakray.bundle.parity import spread
 from weakray.bundle.runtime import Engine

@@ -1,4 +1,4 @@
-"""A detector ready to predict: trained weights in torch, an export, or a bundle, behind one small interface.
+"""A detector ready to predict, trained weights in torch or a graph, behind one small interface.
 
 Importing this module imports no torch; a detector in torch brings it along.
 """
@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from weakray.bundle.manifest import MANIFEST, verify
-from weakray.bundle.runtime import AnyGraph, Engine, load_detector_graph
+from weakray.bundle.runtime import AnyGraph
 from weakray.bundle.yolo import decode_yolo
 from weakray.detections import BoolArray, Detections, FloatArray
-from weakray.errors import DataError
-from weakray.files import sha256_file
 from weakray.imaging import Image, InputSpec, prepare, to_batch
 
 if TYPE_CHECKING:
     from detect.network import Network
 
 DETECTOR_JSON = "detector.json"
-EXPORT_JSON = "export.json"
 
 
 class BoxModel(Protocol):
@@ -140,61 +136,3 @@ def load_detector(folder: Path) -> Detector:
     network = load_network(folder)
     network.module.eval().requires_grad_(False)
     return Detector(network)
-
-
-def kind_of(folder: Path) -> str:
-    """The file that says what lies in a folder: of a trained detector, an export, or a bundle.
-
-    Raises:
-        DataError: if it is none of them.
-    """
-    for name in (DETECTOR_JSON, EXPORT_JSON, MANIFEST):
-        if (folder / name).is_file():
-            return name
-    raise DataError(
-        f"{folder}: expected a detector (made by `weakray detect train`), an export or a bundle (`weakray detect "
-        f"export`), found no {DETECTOR_JSON}, {EXPORT_JSON} or {MANIFEST}"
-    )
-
-
-def detector_sha256(folder: Path) -> str:
-    """Hash of what `open_detector` would open: each of the files it is of holds the hashes of the others."""
-    return sha256_file(folder / kind_of(folder))
-
-
-def open_detector(folder: Path, threads: int | None = None, engine: Engine = "auto") -> BoxModel:
-    """Opens the run folder of `detect train`, an export, or a bundle.
-
-    Args:
-        folder: where it lies.
-        threads: threads of a graph's pass; torch has its own number for the process.
-        engine: what runs a bundle's detector.
-
-    Raises:
-        DataError: if a file is missing or not what it should be.
-        BundleError: the same of a bundle.
-    """
-    match kind_of(folder):
-        case "detector.json":
-            return load_detector(folder)
-        case "export.json":
-            from detect.formats import open_export
-
-            return open_export(folder, threads)
-        case _:
-            manifest = verify(folder)
-            graph = load_detector_graph(folder, manifest, threads, engine)
-            return GraphDetector(manifest.findings, manifest.detector.input, graph)
-
-
-def check_findings(model: BoxModel, names: Sequence[str], folder: Path, data: Path) -> None:
-    """Refuses a detector of other findings than the dataset's: class 3 of one is not class 3 of the other.
-
-    Raises:
-        DataError: naming both lists.
-    """
-    if list(model.findings) != list(names):
-        raise DataError(
-            f"{folder}: expected a detector of the findings of {data}, {list(names)}, got one of "
-            f"{list(model.findings)}; name the dataset it was trained on, or train one on this"
-        )

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from detect.detector import detector_sha256
+from detect.opening import detector_sha256
 from detect.predict import DetectPredictConfig
 from detect.predict import run as predict
 from eval.boxes import BoxesConfig, BoxesResult

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from detect.detector import EXPORT_JSON, BoxModel, GraphDetector
+from detect.detector import BoxModel, GraphDetector
 from weakray.bundle.manifest import DETECTOR, OPENVINO, FileRecord, record
 from weakray.bundle.openvino import OpenVinoGraph, Precision
 from weakray.bundle.runtime import Graph
@@ -36,6 +36,7 @@ Format = Literal[
 ]
 OpenVinoFormat = Literal["openvino", "openvino-bf16", "openvino-fp16", "openvino-int8"]
 LOSSY: tuple[Format, ...] = ("onnx-fp16", "openvino-bf16", "openvino-fp16", "openvino-int8", "tensorrt-fp16")
+EXPORT_JSON = "export.json"
 TORCHSCRIPT, TENSORRT = "detector.torchscript", "detector.engine"
 _FILES: dict[str, tuple[str, ...]] = {
     "onnx": (DETECTOR,),

@@ -12,7 +12,8 @@ from typing import ClassVar
 from pydantic import Field
 from tqdm import tqdm
 
-from detect.detector import check_findings, detector_sha256, open_detector, predict_boxes
+from detect.detector import predict_boxes
+from detect.opening import check_findings, detector_sha256, open_detector
 from detect.output import BoxFormat, write_boxes, write_picture
 from detect.quiet_import import torch_threads
 from weakray.bundle.runtime import Engine

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detect.detector import kind_of, open_detector, predict_boxes
+from detect.detector import predict_boxes
+from detect.opening import kind_of, open_detector
 from weakray.bundle.runtime import Engine
 from weakray.config import StrictModel
 from weakray.imaging import Image

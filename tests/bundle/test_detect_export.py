@@ -13,10 +13,11 @@ import torch
 
 from classify import export as classify_export
 from detect import trials
-from detect.detector import load_detector, open_detector, predict_boxes
+from detect.detector import load_detector, predict_boxes
 from detect.export import ExportConfig, run
 from detect.exporting import write_export
 from detect.formats import LOSSY
+from detect.opening import open_detector
 from detect.parity import DetectorParity, ToleranceConfig, match_anchors
 from weakray.bundle.manifest import verify
 from weakray.bundle.runtime import Bundle, Engine

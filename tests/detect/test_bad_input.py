@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detect.detector import load_detector, open_detector, predict_boxes
+from detect.detector import load_detector, predict_boxes
 from detect.exporting import export_detector, write_export
 from detect.formats import open_graph, seal
 from detect.network import new_network, save_network
+from detect.opening import open_detector
 from detect.self_training import own_boxes
 from detect.train import run as train
 from detect.training_set import PseudoBoxConfig, pseudo_training_boxes

@@ -16,12 +16,13 @@ from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRL
 
 from detect.benchmark import DetectBenchmarkConfig
 from detect.benchmark import run as benchmark
-from detect.detector import load_detector, open_detector, predict_boxes
+from detect.detector import load_detector, predict_boxes
 from detect.evaluate import DetectEvaluateConfig
 from detect.evaluate import run as evaluate
 from detect.exporting import export_detector, write_export
 from detect.formats import Format, files_of, open_graph, seal
 from detect.network import new_network, save_network
+from detect.opening import open_detector
 from detect.output import picture
 from detect.predict import DetectPredictConfig
 from detect.predict import run as predict
