@@ -209,8 +209,8 @@ def _tick_text(mark: float, step: float) -> str:
 
 
 def _whole_ticks(axis: Axis) -> list[Tick]:
-    step = max(1.0, nice_step(axis.high - axis.low, 6))
-    step = float(math.ceil(step))
+    most = 6 if axis.high < 1000 else 4  # longer numbers would touch each other
+    step = float(math.ceil(max(1.0, nice_step(axis.high - axis.low, most))))
     first, last = math.ceil(axis.low / step), math.floor(axis.high / step)
     return [Tick(axis.at(i * step), f"{i * step:,.0f}") for i in range(first, last + 1)]
 

@@ -88,6 +88,17 @@ def test_steps_of_phases_go_on_where_the_last_ended() -> None:
     assert chart.breaks == [pytest.approx(chart.left + (chart.right - chart.left) / 3)]
 
 
+@pytest.mark.parametrize(
+    ("steps", "texts"), [(600, ["100", "600"]), (1500, ["500", "1,500"]), (12_000, ["5,000", "10,000"])]
+)
+def test_long_step_numbers_stand_apart(steps: int, texts: list[str]) -> None:
+    (chart,) = run_charts([{"step": s, "box": 1.0} for s in range(50, steps + 1, 50)])
+    assert [chart.x_ticks[0].text, chart.x_ticks[-1].text] == texts
+    letter = 6.5  # px of a digit at the width that these labels are drawn in
+    for left, right in pairwise(chart.x_ticks):
+        assert right.at - left.at > letter * (len(left.text) + len(right.text)) / 2
+
+
 def test_what_is_no_number_is_left_out() -> None:
     rows: list[dict[str, Any]] = [
         {"epoch": 1, "val_loss": None, "note": "rolled back", "flag": True},
