@@ -39,7 +39,7 @@ from typing import Any
 from bench.detector_cells import Scored, detector_stages, micro, run_all, score
 from bench.pooling import rounded
 from bench.printing import Row, answer, paired, plain, shown
-from detect.detector import DETECTOR_JSON
+from detect.opening import DETECTOR_JSON
 from detect.self_training import OwnBoxConfig
 from eval.box_errors import ERROR_TYPES
 from weakray.config import to_plain, validate

@@ -20,8 +20,6 @@ from weakray.imaging import Image, InputSpec, prepare, to_batch
 if TYPE_CHECKING:
     from detect.network import Network
 
-DETECTOR_JSON = "detector.json"
-
 
 class BoxModel(Protocol):
     """What predicts boxes: a detector of another library satisfies it too."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from detect.detector import DETECTOR_JSON, BoxModel, GraphDetector, load_detector
+from detect.detector import BoxModel, GraphDetector, load_detector
 from detect.formats import EXPORT_JSON, open_export
 from weakray.bundle.manifest import MANIFEST, verify
 from weakray.bundle.runtime import Engine, load_detector_graph
 from weakray.errors import DataError
 from weakray.files import sha256_file
+
+DETECTOR_JSON = "detector.json"
 
 
 def kind_of(folder: Path) -> str:
