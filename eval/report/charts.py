@@ -75,7 +75,7 @@ class LineChart:
 
 
 _WIDTH, _HEIGHT = 360, 218
-_LEFT, _RIGHT, _TOP, _BOTTOM = 42.0, 246.0, 12.0, 176.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 246.0, 12.0, 176.0
 _LABEL_STEP = 14.0  # px between the labels at the curves' ends
 _LABEL_LETTERS = 17  # what fits beside the curves; a longer name is cut, and stands in full under the pointer
 _NOT_CURVES = ("epoch", "step", "seconds", "time", "round", "phase")
@@ -204,7 +204,8 @@ def _short(value: float) -> str:
 
 def _tick_text(mark: float, step: float) -> str:
     if step < 1e-3 or step >= 1e5:
-        return "0" if mark == 0 else f"{mark:.1e}".replace("e-0", "e-").replace("e+0", "e")
+        mantissa, _, exponent = f"{mark:.1e}".partition("e")
+        return "0" if mark == 0 else f"{float(mantissa):g}e{int(exponent)}"
     return "0" if mark == 0 else figure(mark, _decimals(step))
 
 

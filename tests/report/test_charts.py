@@ -85,7 +85,7 @@ def test_steps_of_phases_go_on_where_the_last_ended() -> None:
     assert (chart.title, chart.x_title) == ("Loss", "step")
     assert chart.x_ticks[0].text == "10"
     assert chart.x_ticks[-1].text == "40"
-    assert chart.breaks == [pytest.approx(chart.left + (chart.right - chart.left) / 3)]
+    assert chart.breaks == [pytest.approx(chart.left + (chart.right - chart.left) / 3, abs=0.05)]  # to a tenth of a px
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,22 @@ def test_long_step_numbers_stand_apart(steps: int, texts: list[str]) -> None:
     letter = 6.5  # px of a digit at the width that these labels are drawn in
     for left, right in pairwise(chart.x_ticks):
         assert right.at - left.at > letter * (len(left.text) + len(right.text)) / 2
+
+
+@pytest.mark.parametrize(
+    ("rates", "texts"),
+    [
+        ((0.0, 2e-3), ["0", "5e-4", "1e-3", "1.5e-3", "2e-3"]),
+        ((0.0, 4e5), ["0", "1e5", "2e5", "3e5", "4e5"]),
+        ((0.0, 0.02), ["0", ".005", ".010", ".015", ".020"]),
+    ],
+)
+def test_rates_are_written_short_enough_for_the_room_beside_the_axis(
+    rates: tuple[float, float], texts: list[str]
+) -> None:
+    (chart,) = run_charts([{"epoch": e, "lr": rate} for e, rate in enumerate(rates)])
+    assert [tick.text for tick in chart.y_ticks] == texts
+    assert max(len(text) for text in texts) * 6.9 < chart.left - 7  # px of a digit; the text ends 7 px before the axis
 
 
 def test_what_is_no_number_is_left_out() -> None:
