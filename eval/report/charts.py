@@ -203,10 +203,12 @@ def _short(value: float) -> str:
 
 
 def _tick_text(mark: float, step: float) -> str:
+    if mark == 0:
+        return "0"
     if step < 1e-3 or step >= 1e5:
         mantissa, _, exponent = f"{mark:.1e}".partition("e")
-        return "0" if mark == 0 else f"{float(mantissa):g}e{int(exponent)}"
-    return "0" if mark == 0 else figure(mark, _decimals(step))
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return figure(mark, _decimals(step))
 
 
 def _whole_ticks(axis: Axis) -> list[Tick]:
