@@ -1,4 +1,9 @@
-"""The detector's network: built from an architecture, written as safetensors + json, read back. No pickles of ours."""
+"""The detector's network: built from an architecture, written as safetensors + json, read back. No pickles of ours.
+
+Heads of yolov10 and yolo26 have two branches: one that many anchors answer for a box, and a copy in which one does, so
+that nothing need be suppressed. The second is left away: its one anchor cannot answer for classes that share a place
+(`detect.multilabel`). What predicts suppresses, for every network alike.
+"""
 
 from __future__ import annotations
 
@@ -135,16 +140,18 @@ def load_network(folder: Path) -> Network:
 
 def _build(architecture: dict[str, Any], names: Sequence[str], spec: InputSpec) -> Network:
     import_ultralytics()
-    from ultralytics.nn.modules import Detect
+    from ultralytics.nn.modules import Detect, v10Detect
     from ultralytics.nn.tasks import DetectionModel
 
     module = DetectionModel(dict(architecture), ch=spec.channels, nc=len(names), verbose=False)
     head = module.model[-1]
-    if type(head) is not Detect or hasattr(head, "one2one_cv2"):
+    if type(head) not in {Detect, v10Detect}:
         raise ConfigError(
-            f"architecture: expected a detection head with non-maximum suppression (as of yolo11, yolo12, yolov8), "
-            f"got {type(head).__name__}{' with a second, one-to-one branch' if type(head) is Detect else ''}"
+            f"architecture: expected a head that finds boxes at every anchor (as of yolo26, yolo12, yolo11, yolov8), "
+            f"got {type(head).__name__}"
         )
+    for branch in [name for name, _ in head.named_children() if name.startswith("one2one_")]:
+        delattr(head, branch)
     module.names = dict(enumerate(names))
     module.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)  # weights of the loss's parts: ultralytics' defaults
     module.to(memory_format=torch.channels_last)  # convolutions on CPU are a third faster so

@@ -313,12 +313,13 @@ def export_table(exports: Sequence[Mapping[str, Any]]) -> Grid | None:
     rows = []
     for row in exports:
         parity: Mapping[str, Any] = row.get("parity") or {}
+        compared = parity.get("boxes", 0) > 0
         state = " (refused)" if row.get("refused") else "" if row.get("parity_passed", True) else " (forced)"
         texts = [
             f"{row['format']}{state}",
             f"{row['bytes'] / 1e6:.1f}" if "bytes" in row else "–",
-            *(f"{100 * parity[key]:.1f} %" if parity else "–" for key in ("matched_fraction", "placed_fraction")),
-            f"{parity['mean_score_difference']:.2g}" if parity else "–",
+            *(f"{100 * parity[key]:.1f} %" if compared else "–" for key in ("matched_fraction", "placed_fraction")),
+            f"{parity['mean_score_difference']:.2g}" if compared else "–",
             *(_gained(parity.get(f"ap50_loss_{split}")) for split in ("tune", "test")),
         ]
         speed: Mapping[str, Any] = row.get("speed") or {}

@@ -19,6 +19,7 @@ from detect.exporting import write_export
 from detect.formats import LOSSY
 from detect.opening import open_detector
 from detect.parity import DetectorParity, ToleranceConfig, match_anchors
+from detect.trials import ExportRow
 from weakray.bundle.manifest import verify
 from weakray.bundle.runtime import Bundle, Engine
 from weakray.config import to_plain
@@ -183,6 +184,14 @@ def test_boxes_without_area_never_match() -> None:
 def test_without_boxes_every_score_must_be_near() -> None:
     assert parity(boxes=0, max_score_difference=0.01).passes(ToleranceConfig(), lossy=False)
     assert not parity(boxes=0, max_score_difference=0.0101).passes(ToleranceConfig(), lossy=False)
+
+
+def test_an_export_without_boxes_is_not_said_to_agree_on_all_of_them() -> None:
+    row = ExportRow(format="onnx", bytes=1, parity=parity(boxes=0), parity_passed=True, refused=False)
+    assert row.told() == "- `onnx`: no box on 3 val images is sure enough to be compared."
+    assert (
+        row.model_copy(update={"parity": parity()}).told() == "- `onnx`: 100.0% of 9 boxes on 3 val images as in torch."
+    )
 
 
 def parity(**changes: Any) -> DetectorParity:

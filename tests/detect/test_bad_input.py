@@ -111,7 +111,7 @@ def test_weights_of_another_list_of_findings_are_refused(tiny_architecture: Path
         load_detector(folder)
 
 
-@pytest.mark.parametrize("architecture", ["yolov8n.yaml", "yolov3-tiny.yaml"])
+@pytest.mark.parametrize("architecture", ["yolov8n.yaml", "yolov3-tiny.yaml", "yolov10n.yaml", "yolo26n.yaml"])
 def test_another_architecture_goes_the_whole_way(make_dataset: DatasetMaker, tmp_path: Path, architecture: str) -> None:
     """Other numbers of levels and strides, saved, loaded, exported, and predicting alike."""
     dataset, folder = make_dataset(), tmp_path / "detector"

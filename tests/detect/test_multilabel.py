@@ -86,10 +86,12 @@ def test_loss_of_an_empty_batch_is_finite_and_pushes_scores_down() -> None:
     assert (head > 0).all()
 
 
-def outputs_and_boxes(seed: int = 0) -> tuple[torch.nn.Module, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def outputs_and_boxes(
+    architecture: str = "yolo11n.yaml",
+) -> tuple[torch.nn.Module, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """A network, its raw outputs on three images, and boxes on the first two of them."""
-    network = new_network("yolo11n.yaml", ["A", "B", "C"], InputSpec(size_px=64), seed).module
-    generator = torch.Generator().manual_seed(seed)
+    network = new_network(architecture, ["A", "B", "C"], InputSpec(size_px=64), 0).module
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         outputs = network.train()(torch.rand(3, 1, 64, 64, generator=generator))
     batch = {
@@ -105,11 +107,12 @@ def without(batch: dict[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]
     return {name: values[kept] for name, values in batch.items()}
 
 
-def test_weights_of_one_are_plain_ultralytics_where_boxes_do_not_meet() -> None:
+@pytest.mark.parametrize("architecture", ["yolo11n.yaml", "yolov10n.yaml", "yolo26n.yaml"])
+def test_weights_of_one_are_plain_ultralytics_where_boxes_do_not_meet(architecture: str) -> None:
     import_ultralytics()
     from ultralytics.utils.loss import v8DetectionLoss
 
-    network, outputs, batch = outputs_and_boxes()
+    network, outputs, batch = outputs_and_boxes(architecture)
     theirs = v8DetectionLoss(network)(outputs, batch)[0]
     ones = {"weights": torch.ones(3), "elsewhere": torch.ones(3, 3)}
     for given in (batch, {**batch, **ones}):

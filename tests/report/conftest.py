@@ -145,9 +145,9 @@ def make_dataset() -> dict[str, Any]:
 def make_exports() -> list[dict[str, Any]]:
     """Torch, ONNX that agrees, and integers that were refused."""
     speed = {"p50_ms": 8.04, "p95_ms": 9.5, "images_per_s": 151.2, "peak_mib": 1234.5, "threads": 1}
-    parity = {"matched_fraction": 1.0, "placed_fraction": 1.0, "mean_score_difference": 1.2e-7}
+    parity = {"boxes": 210, "matched_fraction": 1.0, "placed_fraction": 1.0, "mean_score_difference": 1.2e-7}
     losses = {"ap50_loss_tune": 0.0, "ap50_loss_test": 0.00001}
-    worse = {"matched_fraction": 0.521, "placed_fraction": 0.75, "mean_score_difference": 0.031}
+    worse = {"boxes": 210, "matched_fraction": 0.521, "placed_fraction": 0.75, "mean_score_difference": 0.031}
     return [
         {"format": "torch", "speed": speed},
         {

@@ -11,7 +11,7 @@ import pytest
 
 from eval.report.build import write_report
 from eval.report.content import ReportContent
-from eval.report.tables import facts, recipe_table, score_table, stage_times
+from eval.report.tables import export_table, facts, recipe_table, score_table, stage_times
 from weakray.errors import DataError
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
@@ -134,6 +134,14 @@ def test_figures_stand_in_the_page(tmp_path: Path, content: ReportContent) -> No
     assert "no_image 2" in text
     assert "onnx max abs diff 3.1e-06" in text
     assert "val macro AUROC: best .894 at epoch 12" in text
+
+
+def test_an_export_of_a_detector_without_boxes_is_not_said_to_agree(content: ReportContent) -> None:
+    torch_row, onnx_row, _ = content.exports
+    none = {**onnx_row["parity"], "boxes": 0}
+    table = export_table([torch_row, {**onnx_row, "parity": none}])
+    assert table is not None
+    assert table.rows[1][:6] == ["onnx", "10.5", "–", "–", "–", "0"]
 
 
 def test_what_was_not_computed_is_absent(tmp_path: Path, content: ReportContent, summary: dict[str, Any]) -> None:
