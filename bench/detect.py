@@ -30,12 +30,13 @@ import numpy as np
 import torch
 
 from bench.printing import Row, answer, at_most, side_by_side
+from detect.compute import torch_threads
 from detect.detector import BoxModel, Detector, load_detector, predict_boxes
 from detect.exporting import export_detector, write_export
 from detect.formats import Format, open_graph
 from detect.network import new_network, save_network
 from detect.parity import macro_ap50, predict_prepared
-from detect.quiet_import import import_ultralytics, torch_threads
+from detect.quiet_import import import_ultralytics
 from ingest.phantom.simulate import simulate_patient
 from weakray.bundle.manifest import DETECTOR
 from weakray.bundle.parity import spread

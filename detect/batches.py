@@ -26,8 +26,9 @@ def batches(
     batch_size: int,
     key: tuple[int, int],
     steps: range,
+    makers: int = 1,
 ) -> Iterator[Batch]:
-    """Augmented batches of the given steps; the next one is made on another thread while one is learnt.
+    """Augmented batches of the given steps; the next ones are made on other threads while one is learnt.
 
     Args:
         examples: the training set.
@@ -36,6 +37,7 @@ def batches(
         batch_size: images a step; always full, for the end of one shuffled pass runs on into the next.
         key: seed and phase of the training.
         steps: step numbers, from 0.
+        makers: threads; as many batches are made ahead.
     """
 
     def make(step: int) -> Batch:
@@ -46,12 +48,12 @@ def batches(
         pasted = paste(example, regions, config.paste, config.flip, np.random.default_rng([*chance, _PASTE]))
         return augment(pasted, config, np.random.default_rng(chance))
 
-    with ThreadPoolExecutor(max_workers=1) as maker:
-        ahead = deque(maker.submit(make, step) for step in steps[:1])
+    with ThreadPoolExecutor(max_workers=makers) as pool:
+        ahead = deque(pool.submit(make, step) for step in steps[:makers])
         for step in steps:
             batch = ahead.popleft().result()
-            if step + 1 in steps:
-                ahead.append(maker.submit(make, step + 1))
+            if step + makers in steps:
+                ahead.append(pool.submit(make, step + makers))
             yield batch
 
 

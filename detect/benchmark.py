@@ -9,6 +9,7 @@ from typing import ClassVar
 import pandas as pd
 from pydantic import Field
 
+from detect.compute import DeviceName
 from detect.opening import detector_sha256
 from detect.speed import Speed, measure
 from weakray.bundle.parity import spread
@@ -35,6 +36,7 @@ class DetectBenchmarkConfig(StrictModel):
     images: int = Field(100, ge=1, description="how many images, evenly spread; each once alone and once in a batch")
     turns: int = Field(3, ge=1, description="times each detector is measured, in turn; the median counts")
     engine: Engine = Field("auto", description="what runs a bundle's detector: auto, onnxruntime, openvino")
+    device: DeviceName = Field("auto", description="of detectors in torch; auto takes CUDA where there is one")
     out: Path | None = Field(None, description="JSON file to write the figures to")
     threads: int | None = Field(None, ge=1, description="threads of each detector; all cores when not given")
 
@@ -62,7 +64,7 @@ def run(config: DetectBenchmarkConfig) -> DetectBenchmarkResult:
     found: dict[str, list[Speed]] = {str(folder): [] for folder in config.detectors}
     for _ in range(config.turns):
         for folder in config.detectors:
-            found[str(folder)].append(measure(folder, images, threads, config.engine))
+            found[str(folder)].append(measure(folder, images, threads, config.engine, config.device))
     speeds = {name: _median(turns) for name, turns in found.items()}
     if config.out is not None:
         plain = {name: {**to_plain(speed), "sha256": hashes[name]} for name, speed in speeds.items()}

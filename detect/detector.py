@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from detect.compute import DeviceName, torch_device
 from weakray.bundle.runtime import AnyGraph
 from weakray.bundle.yolo import decode_yolo
 from weakray.detections import BoolArray, Detections, FloatArray
@@ -90,13 +91,14 @@ class Detector:
         module = self.network.module
         with torch.inference_mode():
             batch = torch.from_numpy(to_batch(images)).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+            batch, device = batch.to(self.network.device), self.network.device.type
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bf16):
                 decoded, outputs = module(batch)
             if self.bf16:  # decoded again: in bfloat16 a place past pixel 128 is a whole number
                 head = module.model[-1]
                 boxes = head.decode_bboxes(head.dfl(outputs["boxes"].float()), head.anchors.float()[None])
                 decoded = torch.cat((boxes * head.strides.float(), outputs["scores"].float().sigmoid()), dim=1)
-        return np.asarray(decoded.numpy(), np.float32)
+        return np.asarray(decoded.cpu().numpy(), np.float32)
 
     def predict(
         self,
@@ -123,14 +125,15 @@ class GraphDetector:
         return self.graph.run(images, ["raw"])[0]
 
 
-def load_detector(folder: Path) -> Detector:
+def load_detector(folder: Path, device: DeviceName = "cpu") -> Detector:
     """Reads a detector that `weakray detect train` left in its run folder.
 
     Raises:
+        ConfigError: if CUDA is asked for and not there.
         DataError: if a file is missing or not what it should be.
     """
     from detect.network import load_network
 
-    network = load_network(folder)
+    network = load_network(folder).to(torch_device(device))
     network.module.eval().requires_grad_(False)
     return Detector(network)

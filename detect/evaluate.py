@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from detect.compute import DeviceName
 from detect.opening import detector_sha256
 from detect.predict import DetectPredictConfig
 from detect.predict import run as predict
@@ -33,6 +34,7 @@ class DetectEvaluateConfig(StrictModel):
     draws: int = Field(1000, ge=1, description="bootstrap draws over patients")
     seed: int = Field(0, ge=0, description="seed of the bootstrap")
     batch_size: int = Field(16, ge=1, description="images at a time")
+    device: DeviceName = Field("auto", description="of a detector in torch; auto takes CUDA where there is one")
     threads: int | None = Field(None, ge=1, description="threads of the detector; all cores when not given")
 
 
@@ -56,6 +58,7 @@ def run(config: DetectEvaluateConfig) -> BoxesResult:
             max_boxes=config.max_boxes,
             engine=config.engine,
             batch_size=config.batch_size,
+            device=config.device,
             threads=config.threads,
         )
     )

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from detect.compute import torch_threads
 from detect.cutoffs import choose_cutoffs
 from detect.detector import Detector, load_detector
 from detect.formats import Format, OpenVinoFormat, precision_of
 from detect.parity import DetectorParity, ToleranceConfig
-from detect.quiet_import import torch_threads
 from detect.speed import Speed
 from detect.torch_forms import require_tensorrt
 from detect.trials import ExportRow, Trial

@@ -75,6 +75,7 @@ class LoopConfig:
     batch_size: int
     seed: int
     bf16: bool
+    makers: int
     log_every_steps: int
     checkpoint_every_steps: int
 
@@ -118,11 +119,11 @@ class _State:
 
 
 def train(network: Network, phases: Sequence[Phase], regions: Regions, config: LoopConfig, run: RunFolder) -> None:
-    """Trains `network` in place through all phases; it ends with the averaged weights of the last one.
+    """Trains `network`, where it is, in place through all phases; it ends with the averaged weights of the last one.
 
     Each phase starts from the averaged weights of the one before, with a fresh optimizer, unless it goes on from that
-    one. An interrupted run goes on from its last checkpoint and ends with the same weights, bit for bit, as an
-    undisturbed one.
+    one. An interrupted run goes on from its last checkpoint and ends with the same weights as an undisturbed one: on a
+    CPU bit for bit, on CUDA as far as its sums, whose order is chance, let two runs agree.
 
     Raises:
         RunError: if the loss is no longer finite.
@@ -191,7 +192,7 @@ def _train_phase(
     state.network.train()
     key = (config.seed, state.phase)
     name, steps = phase.stretch.name, phase.stretch.steps
-    made = batches(examples, regions, config.augment, config.batch_size, key, range(state.step, steps))
+    made = batches(examples, regions, config.augment, config.batch_size, key, range(state.step, steps), config.makers)
     bar = tqdm(made, f"detector on {name} boxes", steps, initial=state.step, unit="step", disable=None)
     for batch in bar:
         rate = phase.learning_rate(state.step, config.optimizer)
@@ -207,8 +208,10 @@ def _train_phase(
 def _step(state: _State, batch: dict[str, torch.Tensor], rate: float, config: LoopConfig) -> None:
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bf16):
-        outputs = state.network(batch["img"].contiguous(memory_format=torch.channels_last))
+    images = batch["img"].contiguous(memory_format=torch.channels_last)
+    batch = {name: values.to(state.loss.device) for name, values in {**batch, "img": images}.items()}
+    with torch.autocast(state.loss.device.type, dtype=torch.bfloat16, enabled=config.bf16):
+        outputs = state.network(batch["img"])
     outputs = {name: value.float() if isinstance(value, torch.Tensor) else value for name, value in outputs.items()}
     loss, parts = state.loss(outputs, batch)
     total = loss.sum()

@@ -89,7 +89,7 @@ def padded(values: torch.Tensor, image_of: torch.Tensor, images: int) -> torch.T
     counts = torch.bincount(index, minlength=images)
     first = counts.cumsum(0) - counts
     out = values.new_zeros(images, int(counts.max()) if len(values) else 0)
-    out[index, torch.arange(len(values)) - first[index]] = values
+    out[index, torch.arange(len(values), device=values.device) - first[index]] = values
     return out
 
 

@@ -49,6 +49,16 @@ class Network:
         return replace(self, module=copy.deepcopy(self.module).eval().requires_grad_(False).fuse(verbose=False))
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.module.parameters()).device
+
+    def to(self, device: torch.device) -> Network:
+        """The same network, with its weights there; it is built on the CPU, so that they begin alike everywhere."""
+        self.module.to(device)
+        return self
+
+    @property
     def strides(self) -> list[int]:
         """Pixels a step of each output level."""
         return [int(stride) for stride in self.module.stride.tolist()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from detect.compute import DeviceName
 from detect.detector import BoxModel, GraphDetector, load_detector
 from detect.formats import EXPORT_JSON, open_export
 from weakray.bundle.manifest import MANIFEST, verify
@@ -38,21 +39,25 @@ def detector_sha256(folder: Path) -> str:
     return sha256_file(folder / kind_of(folder))
 
 
-def open_detector(folder: Path, threads: int | None = None, engine: Engine = "auto") -> BoxModel:
+def open_detector(
+    folder: Path, threads: int | None = None, engine: Engine = "auto", device: DeviceName = "cpu"
+) -> BoxModel:
     """Opens the run folder of `detect train`, an export, or a bundle.
 
     Args:
         folder: where it lies.
         threads: threads of a graph's pass; torch has its own number for the process.
         engine: what runs a bundle's detector.
+        device: of a detector in torch.
 
     Raises:
         DataError: if a file is missing or not what it should be.
         BundleError: the same of a bundle.
+        ConfigError: if CUDA is asked for and not there.
     """
     match kind_of(folder):
         case "detector.json":
-            return load_detector(folder)
+            return load_detector(folder, device)
         case "export.json":
             return open_export(folder, threads)
         case _:

@@ -12,10 +12,10 @@ from typing import ClassVar
 from pydantic import Field
 from tqdm import tqdm
 
+from detect.compute import DeviceName, torch_threads
 from detect.detector import predict_boxes
 from detect.opening import check_findings, detector_sha256, open_detector
 from detect.output import BoxFormat, write_boxes, write_picture
-from detect.quiet_import import torch_threads
 from weakray.bundle.runtime import Engine
 from weakray.coco import BoxTruth, Predictions, save_results
 from weakray.config import StrictModel
@@ -54,6 +54,7 @@ class DetectPredictConfig(StrictModel):
     drawn_from: float = Field(0.25, ge=0, le=1, description="score from which a box is drawn")
     engine: Engine = Field("auto", description="what runs a bundle's detector: auto, onnxruntime, openvino")
     batch_size: int = Field(16, ge=1, description="images at a time")
+    device: DeviceName = Field("auto", description="of a detector in torch; auto takes CUDA where there is one")
     threads: int | None = Field(None, ge=1, description="threads of the detector; all cores when not given")
 
 
@@ -94,7 +95,7 @@ def run(config: DetectPredictConfig) -> DetectPredictResult:
     if (done := folder.finished()) is not None:
         return DetectPredictResult.model_validate(done)
     threads = config.threads or usable_cores()
-    model = open_detector(config.detector, threads, config.engine)
+    model = open_detector(config.detector, threads, config.engine, config.device)
     if dataset is not None and config.data is not None:
         check_findings(model, dataset.taxonomy.names, config.detector, config.data)
     found: Predictions = {}

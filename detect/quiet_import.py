@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from weakray.cores import usable_cores
 from weakray.stack import silence
 
 
@@ -57,18 +56,3 @@ def _restored() -> Iterator[None]:
         cv2.setNumThreads(cv2_threads)
         torch.set_num_threads(torch_threads)
         torch.save, Image.open = save, image_open
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[int]:
-    """Runs a block on `count` threads of torch, all cores this process may use for None, and restores the number.
-
-    Yields:
-        The number of threads in use.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or usable_cores())
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detect.compute import DeviceName
 from detect.detector import predict_boxes
 from detect.opening import kind_of, open_detector
 from weakray.bundle.runtime import Engine
@@ -36,7 +37,9 @@ class Speed(StrictModel):
     threads: int
 
 
-def measure(folder: Path, images: Sequence[Image], threads: int, engine: Engine = "auto") -> Speed:
+def measure(
+    folder: Path, images: Sequence[Image], threads: int, engine: Engine = "auto", device: DeviceName = "cpu"
+) -> Speed:
     """Measures a detector in a new process.
 
     Args:
@@ -44,18 +47,19 @@ def measure(folder: Path, images: Sequence[Image], threads: int, engine: Engine 
         images: decoded images, each timed once alone and once in a batch.
         threads: of the detector.
         engine: what runs a bundle's detector.
+        device: of a detector in torch.
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-        return process.submit(_measure, folder, list(images), threads, engine).result()
+        return process.submit(_measure, folder, list(images), threads, engine, device).result()
 
 
-def _measure(folder: Path, images: list[Image], threads: int, engine: Engine) -> Speed:
+def _measure(folder: Path, images: list[Image], threads: int, engine: Engine, device: DeviceName) -> Speed:
     silence()
     if kind_of(folder) == "detector.json" or "torch" in sys.modules:
         import torch
 
         torch.set_num_threads(threads)
-    model = open_detector(folder, threads, engine)
+    model = open_detector(folder, threads, engine, device)
     for image in images[:_WARM]:
         predict_boxes(model, [image])
     alone = []

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 
 from detect.augment import AugmentConfig
+from detect.compute import DeviceName, bf16_pays, torch_device, torch_threads
 from detect.course import CourseConfig, Source, course
 from detect.detector import Detector
 from detect.holding_out import HeldOutConfig, held_out_ids
 from detect.loop import LoopConfig, OptimizerConfig, Phase, train
 from detect.network import Network, new_network, save_network
 from detect.pasting import cut_regions
-from detect.quiet_import import torch_threads
 from detect.rounds import RoundKeeper, RoundResult
 from detect.self_training import OwnBoxConfig, own_boxes
 from detect.training_folders import TrainingFolders
@@ -31,6 +29,7 @@ from detect.training_set import (
 )
 from weakray.coco import Predictions, load_results
 from weakray.config import StrictModel, validate
+from weakray.cores import usable_cores
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError
 from weakray.files import read_yaml, sha256_file
@@ -72,7 +71,8 @@ class DetectTrainConfig(StrictModel):
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
     seed: int = Field(0, ge=0, description="of weights, order and augmentation")
-    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto where the processor has it")
+    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; auto where the device has it")
+    device: DeviceName = Field("auto", description="auto takes CUDA where there is one")
     threads: int | None = Field(None, ge=1, description="threads of torch; all cores when not given")
     log_every_steps: int = Field(50, ge=1, description="steps a row of metrics.jsonl")
     checkpoint_every_steps: int = Field(200, ge=1, description="steps a checkpoint; a multiple of log_every_steps")
@@ -97,6 +97,7 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     """
     config = resolved(config)
     check(config)
+    device = torch_device(config.device)
     whole = Dataset.load(config.data)
     folder = open_run(config.out, config, inputs_of(config, whole))
     if (done := folder.finished()) is not None:
@@ -106,7 +107,7 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
     recipe = None if config.boxes is None else load_results(config.boxes)
     fused = recipe if config.own.fuse == "recipe" else None
 
-    bf16 = bf16_pays() if config.bf16 == "auto" else config.bf16
+    bf16 = bf16_pays(device) if config.bf16 == "auto" else config.bf16
 
     def of_its_own(network: Network) -> TrainingBoxes:
         return own_boxes(dataset, Detector(network.folded(), bf16), config.own, config.batch_size, config.seed, fused)
@@ -118,13 +119,14 @@ def run(config: DetectTrainConfig) -> DetectTrainResult:
         sets.write(name, _training_boxes(name, config, dataset, recipe))
     keeper = RoundKeeper(folder, whole, held_out, stretches, sets.counts, config.batch_size)
     phases = [Phase(stretch, sets.maker(stretch), keeper.after(index)) for index, stretch in enumerate(stretches)]
-    network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed)
+    network = new_network(config.architecture, dataset.taxonomy.names, config.input, config.seed).to(device)
     loop = LoopConfig(
         optimizer=config.optimizer,
         augment=config.augment,
         batch_size=config.batch_size,
         seed=config.seed,
         bf16=bf16,
+        makers=1 if device.type == "cpu" else config.threads or usable_cores(),
         log_every_steps=config.log_every_steps,
         checkpoint_every_steps=config.checkpoint_every_steps,
     )
@@ -217,12 +219,6 @@ def inputs_of(config: DetectTrainConfig, dataset: Dataset) -> dict[str, str]:
     if Path(config.architecture).is_file():
         inputs["architecture"] = sha256_file(Path(config.architecture))
     return inputs
-
-
-def bf16_pays() -> bool:
-    """Whether the processor multiplies bfloat16 itself; elsewhere autocast only costs."""
-    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _training_boxes(

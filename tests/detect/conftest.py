@@ -144,6 +144,7 @@ def config_of(dataset: Dataset, out: Path, architecture: Path, **settings: Any) 
         "log_every_steps": 2,
         "checkpoint_every_steps": 2,
         "bf16": False,
+        "device": "cpu",
         "threads": 1,
     }
     values = {"data": dataset.root, "out": out, "architecture": str(architecture), "input": {"size_px": 64}}

@@ -15,10 +15,10 @@ import torch
 
 import detect.loop
 from detect.batches import batches
+from detect.compute import torch_threads
 from detect.loop import OptimizerConfig, learning_rate
 from detect.predict import DetectPredictConfig
 from detect.predict import run as predict
-from detect.quiet_import import torch_threads
 from detect.train import DetectTrainResult
 from detect.train import run as train
 from tests.detect.conftest import DatasetMaker, config_of, weights_of

@@ -74,7 +74,7 @@ def surroundings() -> tuple[Any, ...]:
     """Cores, threads of the libraries, and row of a progress bar."""
     import torch
 
-    from detect.quiet_import import torch_threads
+    from detect.compute import torch_threads
 
     with torch_threads(None) as in_detect, tqdm(total=1, file=io.StringIO()) as bar:
         row = abs(bar.pos)
