@@ -149,7 +149,7 @@ def test_the_shipped_config_is_whole() -> None:
     ]
     none = {stage.name: stage.config for stage in stages["seed3-weak-000"]}
     assert none["camgen.search"].defaults
-    assert (none["detect.weak"].source, none["detect.weak"].course.rounds) == ("pseudo", 4)
+    assert (none["detect.weak"].source, none["detect.weak"].course.rounds) == ("pseudo", 0)
     assert none["detect.weak"].pseudo.score_at_least == 0.1
     for own in stages.values():
         assert own[-2].config.steps == 1500
