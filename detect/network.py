@@ -1,8 +1,8 @@
 """The detector's network: built from an architecture, written as safetensors + json, read back. No pickles of ours.
 
-Heads of yolov10 and yolo26 have two branches: one that many anchors answer for a box, and a copy in which one does, so
-that nothing need be suppressed. The second is left away: its one anchor cannot answer for classes that share a place
-(`detect.multilabel`). What predicts suppresses, for every network alike.
+Heads of yolov10 and yolo26 have two branches: in one many anchors answer for a box, in its copy a single one does, so
+that nothing need be suppressed. The copy is left away, and what predicts suppresses, for every network alike: all are
+trained by one loss (`detect.multilabel`), in which an anchor answers for each class that shares a place.
 """
 
 from __future__ import annotations
