@@ -22,7 +22,7 @@ from weakray.runs import open_run
 class DetectEvaluateConfig(StrictModel):
     """Settings of `weakray detect evaluate`."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "out", "detector", "threads"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "out", "detector", "device", "threads"})
 
     data: Path = Field(..., description="dataset folder with true boxes")
     detector: Path = Field(..., description="run folder of `detect train`, an export, or a bundle")

@@ -31,7 +31,7 @@ from weakray.runs import open_run
 class DetectPredictConfig(StrictModel):
     """Settings of `weakray detect predict`."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "images", "out", "detector", "threads"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "images", "out", "detector", "device", "threads"})
 
     data: Path | None = Field(None, description="dataset folder")
     images: Path | None = Field(

@@ -40,7 +40,7 @@ from weakray.runs import open_run
 class DetectTrainConfig(StrictModel):
     """Settings of `weakray detect train`."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "out", "boxes", "choice"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"data", "out", "boxes", "choice", "device"})
 
     data: Path = Field(..., description="dataset folder")
     out: Path = Field(..., description="run folder; receives detector.safetensors, detector.json and rounds.jsonl")

@@ -13,7 +13,7 @@ from detect.detector import load_detector
 from detect.train import run as train
 from tests.detect.conftest import DatasetMaker, config_of
 from weakray.errors import ConfigError
-from weakray.imaging import read_image
+from weakray.imaging import InputSpec, prepare, read_image
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -47,19 +47,28 @@ def test_a_missing_device_leaves_no_run_folder(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_is_found_again_whatever_device_is_asked_for(
+    make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path
+) -> None:
+    dataset = make_dataset()
+    first = train(config_of(dataset, tmp_path / "run", tiny_architecture, device="cpu"))
+    written = (tmp_path / "run" / "done.json").stat().st_mtime_ns
+    assert train(config_of(dataset, tmp_path / "run", tiny_architecture, device="auto")) == first
+    assert (tmp_path / "run" / "done.json").stat().st_mtime_ns == written
+
+
 @needs_cuda
 def test_a_gpu_learns_what_the_processor_learns(
     make_dataset: DatasetMaker, tiny_architecture: Path, tmp_path: Path
 ) -> None:
-    dataset = make_dataset()
-    images = [read_image(dataset.path_of(image_id)) for image_id in dataset.ids_of("test")]
-    scores = {}
+    dataset, spec = make_dataset(), InputSpec(size_px=64)
+    images = [prepare(read_image(dataset.path_of(image_id)), spec)[0] for image_id in dataset.ids_of("test")]
+    raw = {}
     for device in ("cpu", "cuda"):
         folder = tmp_path / device
         train(config_of(dataset, folder, tiny_architecture, device=device, bf16=False))
         there = load_detector(folder, device)
         assert there.network.device.type == device
-        scores[device] = np.concatenate([np.sort(found.score) for found in there.predict(images)])
-        here = np.concatenate([np.sort(found.score) for found in load_detector(folder).predict(images)])
-        np.testing.assert_allclose(scores[device], here, atol=1e-3)
-    np.testing.assert_allclose(scores["cuda"], scores["cpu"], atol=0.02)
+        raw[device] = there.raw(images)
+        np.testing.assert_allclose(raw[device][:, 4:], load_detector(folder).raw(images)[:, 4:], atol=1e-3)
+    np.testing.assert_allclose(raw["cuda"][:, 4:], raw["cpu"][:, 4:], atol=0.02)
