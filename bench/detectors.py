@@ -14,6 +14,11 @@
   and `less_pasted`: its films not bent, or without findings pasted onto them, where the run's `augment` has it so; all
   others are bent and pasted onto as it says.
 - `supervised`: the true boxes of train and tune, the ceiling.
+- with `--finer`, `curriculum_rounds` with one thing changed in how boxes become training boxes: one cut-off for all
+  findings (`less_cutoffs`), background taught where a finding that is present has no box (`less_unplaced`), no film
+  without a finding (`less_backgrounds`), the least sure films set apart as noisy (`more_clean`), findings whose maps
+  fail on tune left to the true boxes (`more_informative`), its own boxes fused with the maps' (`more_fused`), and rare
+  findings shown more often (`more_repeated`).
 
 Each is scored on *test*, on the same bootstrap draws of patients: AP, what each type of error costs, differences in
 AP50 from few-shot and from plain pseudo-boxes, and the recovered fraction. Rows print AP50 over that of these two,
@@ -68,6 +73,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="start no further detector after so many minutes")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws over patients")
     parser.add_argument("--table", type=Path, help="Markdown file to write the table into")
+    parser.add_argument("--finer", action="store_true", help="how boxes become training boxes, too")
     parser.add_argument("--quick", action="store_true", help="micro.yaml instead: shape of the rows only")
     given = parser.parse_args()
     silence()
@@ -75,7 +81,9 @@ def main() -> None:
         try:
             root = quick(Path(temporary) / "run") if given.quick else given.run
             draws = 50 if given.quick else given.draws
-            rows = run(root, boxes=given.boxes, minutes=given.minutes, draws=draws, table=given.table)
+            rows = run(
+                root, boxes=given.boxes, minutes=given.minutes, draws=draws, table=given.table, finer=given.finer
+            )
         except WeakrayError as error:
             raise SystemExit(f"error: {error}") from None
     answer("detectors", rows)
@@ -97,6 +105,7 @@ def run(
     minutes: float | None = None,
     draws: int = 1000,
     table: Path | None = None,
+    finer: bool = False,
 ) -> list[Row]:
     """Trains the detectors that are missing, scores those that are there.
 
@@ -106,6 +115,7 @@ def run(
         minutes: no detector is started after so many; None sets no limit.
         draws: of the bootstrap over patients.
         table: Markdown file to write; None: none.
+        finer: whether to change one thing at a time in how boxes become training boxes, too.
 
     Raises:
         ConfigError: if a setting of the run is wrong.
@@ -121,7 +131,7 @@ def run(
         raise RunError(f"{root}: expected a run with its recipe's boxes, found none; run `weakray run` first")
     dataset = Dataset.load(data)
     train = config.detect.train
-    settings = settings_of(config.detect.weak, train.get("augment", {}))
+    settings = settings_of(config.detect.weak, train.get("augment", {}), finer=finer)
     if not (data / CEILING).is_file():
         print(f"{data} has no {CEILING}: there is no supervised detector, and no recovered fraction", flush=True)
         del settings[SUPERVISED]
@@ -155,12 +165,13 @@ def run(
     return rows_of(scored)
 
 
-def settings_of(weak: Mapping[str, Any], augment: Section) -> dict[str, Section]:
+def settings_of(weak: Mapping[str, Any], augment: Section, *, finer: bool = False) -> dict[str, Section]:
     """Name → what a detector changes in `detect.train`.
 
     Args:
         weak: what the run's own weak detector changes: how far boxes are believed, and its course.
         augment: how the run's detectors vary their images.
+        finer: whether the detectors of `--finer` are among them.
     """
     believed = {name: value for name, value in weak.items() if name not in {"source", "course"}}
     course = dict(weak.get("course", {}))
@@ -188,6 +199,7 @@ def settings_of(weak: Mapping[str, Any], augment: Section) -> dict[str, Section]
         "curriculum": {**believed, "source": "pseudo_then_tune", "course": shares},
         "curriculum_rounds": whole,
         **_less_one(whole, shares, augment),
+        **(_one_changed(whole) if finer else {}),
         SUPERVISED: {"source": "ceiling"},
     }
 
@@ -203,6 +215,24 @@ def _less_one(whole: Section, shares: Section, augment: Section) -> dict[str, Se
         if name in augment:
             made[said] = {**whole, "augment": {other: augment[other] for other in augment if other != name}}
     return made
+
+
+def _one_changed(whole: Section) -> dict[str, Section]:
+    def changed(**parts: Section) -> Section:
+        return {**whole, **{part: {**whole.get(part, {}), **values} for part, values in parts.items()}}
+
+    def of_all_boxes(name: str, value: float) -> Section:
+        return changed(pseudo={name: value}, own={name: value})
+
+    return {
+        "less_cutoffs": changed(pseudo={"score_at_least": 0.1}),
+        "less_unplaced": of_all_boxes("unplaced", 1.0),
+        "less_backgrounds": of_all_boxes("background_share", 0.0),
+        "more_clean": of_all_boxes("clean_share", 0.7),
+        "more_informative": changed(pseudo={"least_tune_f1": 0.2}),
+        "more_fused": changed(own={"fuse": "recipe"}),
+        "more_repeated": changed(course={"repeat_below": 0.1}),
+    }
 
 
 def planned_detector(

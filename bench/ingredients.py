@@ -37,6 +37,13 @@ INGREDIENTS = {  # name → the detector with it, and the one without it
     "rounds as one training": ("curriculum_rounds", "less_continued"),
     "films bent": ("curriculum_rounds", "less_bent"),
     "findings pasted from annotated films": ("curriculum_rounds", "less_pasted"),
+    "a cut-off for each finding": ("curriculum_rounds", "less_cutoffs"),
+    "findings without a box left open": ("curriculum_rounds", "less_unplaced"),
+    "films without a finding": ("curriculum_rounds", "less_backgrounds"),
+    "the least sure films set apart": ("more_clean", "curriculum_rounds"),
+    "findings whose maps fail left to true boxes": ("more_informative", "curriculum_rounds"),
+    "its own boxes fused with the maps'": ("more_fused", "curriculum_rounds"),
+    "rare findings repeated": ("more_repeated", "curriculum_rounds"),
 }
 Verdict = Literal["helps", "harms", "open"]
 

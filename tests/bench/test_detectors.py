@@ -12,7 +12,9 @@ import pytest
 from bench.detector_cells import Scored
 from bench.detectors import as_markdown, quick, rows_of, run, settings_of, told
 from bench.pooling import Figure
+from detect.train import DetectTrainConfig, check
 from eval.box_errors import ERROR_TYPES
+from weakray.config import to_plain, validate
 from weakray.errors import RunError
 from weakray.files import read_json, write_yaml
 
@@ -63,6 +65,37 @@ def test_each_detector_differs_in_what_it_is_named_after() -> None:
     assert made["less_bent"] == {**weak, "augment": {"flip": 0.5, "paste": {"probability": 0.5}}}
     assert made["less_pasted"] == {**weak, "augment": {"flip": 0.5, "bend": 0.02}}
     assert settings_of({"source": "pseudo"}, {})["curriculum_rounds"]["course"] == {"rounds": 2}
+
+
+def test_finer_detectors_change_one_thing_each(tmp_path: Path) -> None:
+    weak = {"source": "pseudo_then_tune", "pseudo": {"weights": "score"}, "course": {"rounds": 3, "tune_share": 0.5}}
+    made = settings_of(weak, {}, finer=True)
+    finer = made.keys() - settings_of(weak, {}).keys()
+    (tmp_path / "boxes.json").touch()
+    where = {"data": tmp_path, "out": tmp_path, "boxes": tmp_path / "boxes.json"}
+    configs = {name: validate(DetectTrainConfig, {**made[name], **where}) for name in (*finer, "curriculum_rounds")}
+    for config in configs.values():
+        check(config)
+    settings = {name: to_plain(config) for name, config in configs.items()}
+    whole = settings.pop("curriculum_rounds")
+    changes = {
+        name: {
+            f"{part}.{key}": value
+            for part in ("pseudo", "own", "course")
+            for key, value in own[part].items()
+            if value != whole[part][key]
+        }
+        for name, own in settings.items()
+    }
+    assert changes == {
+        "less_cutoffs": {"pseudo.score_at_least": 0.1},
+        "less_unplaced": {"pseudo.unplaced": 1.0, "own.unplaced": 1.0},
+        "less_backgrounds": {"pseudo.background_share": 0.0, "own.background_share": 0.0},
+        "more_clean": {"pseudo.clean_share": 0.7, "own.clean_share": 0.7},
+        "more_informative": {"pseudo.least_tune_f1": 0.2},
+        "more_fused": {"own.fuse": "recipe"},
+        "more_repeated": {"course.repeat_below": 0.1},
+    }
 
 
 def scored(ap50: float, drawn: list[float]) -> Scored:

@@ -116,7 +116,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
 
 def test_each_ingredient_is_a_pair_that_the_curves_detectors_have() -> None:
     weak = load(CurveConfig, BENCHES["curve"]).pipeline.detect.weak
-    made = settings_of(weak, {"flip": 0.5, "bend": 0.02, "paste": {"probability": 0.5}})
+    made = settings_of(weak, {"flip": 0.5, "bend": 0.02, "paste": {"probability": 0.5}}, finer=True)
     pairs = list(INGREDIENTS.values())
     assert {name for pair in pairs for name in pair} == made.keys() - {"supervised"}
     for with_it, without in pairs:
