@@ -45,12 +45,10 @@ class ExportRow(StrictModel):
             for name, loss in (("tune", self.parity.ap50_loss_tune), ("test", self.parity.ap50_loss_test))
         )
         state = " REFUSED: not kept." if self.refused else "" if self.parity_passed else " DIFFERS: forced."
-        agreement = (
-            f"{self.parity.matched_fraction:.1%} of {self.parity.boxes} boxes on {self.parity.images} val images as in "
-            "torch"
-            if self.parity.boxes
-            else f"no box on {self.parity.images} val images is sure enough to be compared"
-        )
+        found = self.parity
+        agreement = f"{found.matched_fraction:.1%} of {found.boxes} boxes on {found.images} val images as in torch"
+        if not found.boxes:
+            agreement = f"no box on {found.images} val images is sure enough to be compared"
         return f"- `{self.format}`: {agreement}{tune}{test}.{state}"
 
 
