@@ -1,4 +1,7 @@
-"""Where and how torch computes a detector: device, threads, bfloat16. Importing this module imports no torch."""
+"""Where and how torch computes a detector: device, threads, bfloat16. Importing this module imports no torch.
+
+Classifiers have their own (`classify.compute`): stages meet at files, and what they share knows no torch.
+"""
 
 from __future__ import annotations
 

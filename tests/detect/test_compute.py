@@ -16,6 +16,7 @@ from weakray.errors import ConfigError
 from weakray.imaging import InputSpec, prepare, read_image
 
 CPU = torch.device("cpu")
+# Only a GPU can show that it learns as a processor does. What is chosen where there is none is tested without the mark.
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
