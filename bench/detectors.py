@@ -26,8 +26,9 @@ and of the ceiling; `RUN/detectors/detectors.json` has all figures, and `--table
 files of several seeds are what `bench.ingredients` pools. A detector is a run folder `RUN/detectors/NAME`; one that has
 been trained under the same settings anywhere in RUN is taken from there. A seed of `bench.curve` is such a run too,
 with `--boxes RUN/annotated-100/pseudo_boxes/boxes.json`, and has trained three of them. Killed and run again it goes on
-where it stopped; `--minutes M` starts none after M minutes, and tables are made of those that are there. `--quick`
-makes a run of `configs/micro.yaml` first: the same rows, figures without meaning.
+where it stopped; `--minutes M` starts none after M minutes, and tables are made of those that are there. `--only NAME`,
+as often as wanted, leaves out the others. `--quick` makes a run of `configs/micro.yaml` first: the same rows, figures
+without meaning.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from detect.self_training import OwnBoxConfig
 from eval.box_errors import ERROR_TYPES
 from weakray.config import to_plain, validate
 from weakray.dataset import Dataset
-from weakray.errors import RunError, WeakrayError
+from weakray.errors import ConfigError, RunError, WeakrayError
 from weakray.files import read_yaml, sha256_file, write_json, write_text, write_yaml
 from weakray.pipeline import PipelineConfig, Section, plan
 from weakray.runs import commit, finished_inputs
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws over patients")
     parser.add_argument("--table", type=Path, help="Markdown file to write the table into")
     parser.add_argument("--finer", action="store_true", help="how boxes become training boxes, too")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this detector, not all; may be repeated")
     parser.add_argument("--quick", action="store_true", help="micro.yaml instead: shape of the rows only")
     given = parser.parse_args()
     silence()
@@ -82,7 +84,13 @@ def main() -> None:
             root = quick(Path(temporary) / "run") if given.quick else given.run
             draws = 50 if given.quick else given.draws
             rows = run(
-                root, boxes=given.boxes, minutes=given.minutes, draws=draws, table=given.table, finer=given.finer
+                root,
+                boxes=given.boxes,
+                minutes=given.minutes,
+                draws=draws,
+                table=given.table,
+                finer=given.finer,
+                only=given.only,
             )
         except WeakrayError as error:
             raise SystemExit(f"error: {error}") from None
@@ -106,6 +114,7 @@ def run(
     draws: int = 1000,
     table: Path | None = None,
     finer: bool = False,
+    only: Sequence[str] | None = None,
 ) -> list[Row]:
     """Trains the detectors that are missing, scores those that are there.
 
@@ -116,9 +125,10 @@ def run(
         draws: of the bootstrap over patients.
         table: Markdown file to write; None: none.
         finer: whether to change one thing at a time in how boxes become training boxes, too.
+        only: names of the detectors wanted; None: all.
 
     Raises:
-        ConfigError: if a setting of the run is wrong.
+        ConfigError: if a setting of the run is wrong, or if it has no detector of a name in `only`.
         RunError: if the run has no dataset or no boxes yet.
     """
     start = time.monotonic()
@@ -135,6 +145,10 @@ def run(
     if not (data / CEILING).is_file():
         print(f"{data} has no {CEILING}: there is no supervised detector, and no recovered fraction", flush=True)
         del settings[SUPERVISED]
+    if only is not None:
+        if unknown := sorted({*only} - settings.keys()):
+            raise ConfigError(f"--only: expected some of {', '.join(settings)}; got {', '.join(unknown)}")
+        settings = {name: own for name, own in settings.items() if name in only}
     planned = {name: planned_detector(config, dataset, boxes, name, own) for name, own in settings.items()}
     seed = getattr(stages[0].config, "seed", 0)  # of the films, where they are made
     scored: dict[str, Scored] = {}

@@ -15,7 +15,7 @@ from bench.pooling import Figure
 from detect.train import DetectTrainConfig, check
 from eval.box_errors import ERROR_TYPES
 from weakray.config import to_plain, validate
-from weakray.errors import RunError
+from weakray.errors import ConfigError, RunError
 from weakray.files import read_json, write_yaml
 
 NAMES = [
@@ -170,6 +170,12 @@ def test_all_detectors_on_a_handful_of_films(tmp_path: Path, capsys: pytest.Capt
     assert len(cases) == len(rows) == 3 * len(NAMES) - 3
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[2 : 2 + len(NAMES)]] == NAMES
+
+    with pytest.raises(ConfigError, match="--only: expected some of pseudo, .*, supervised; got fewshot"):
+        run(root, only=["few_shot", "fewshot"])
+    alone = run(root, draws=20, only=["few_shot", "mixed"])
+    assert [row for row in rows if row.case.startswith("ap50/mixed/vs-few")] == alone
+    assert list(read_json(root / "detectors" / "detectors.json")["detectors"]) == ["few_shot", "mixed"]
 
     # What is done is found.
     before = {path: path.stat().st_mtime_ns for path in root.rglob("done.json")}
