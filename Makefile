@@ -33,7 +33,7 @@ browser: ## Debian's Chromium, for the page's tests; without root, apt or a netw
 		&& command -v chromium >/dev/null; } || echo "no Chromium, and none could be installed: the page's tests will be skipped"
 
 test: install browser ## the tests (under 12 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 8 --dist loadfile
 
 style: install ## format and mend what can be mended
 	$(BIN)/ruff check --fix --quiet . || true

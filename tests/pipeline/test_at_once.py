@@ -12,7 +12,6 @@ import pytest
 from tests.pipeline.conftest import MICRO, finish, kill_when, summary_of
 from weakray.cli import main
 from weakray.config import StrictModel
-from weakray.cores import usable_cores
 from weakray.errors import DataError
 from weakray.files import write_json
 from weakray.stages import Stage, run_stages
@@ -31,6 +30,7 @@ MADE = {
 # Equal bytes need equal threads. A system without affinity (macOS) gives a stage that runs alone all cores, and nobody
 # can take them from it; that stages run at the same time is tested there too, in test_tasks.py.
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be made as many as in the other run")
+@pytest.mark.usefixtures("all_cores")
 def test_killed_while_two_stages_run_it_ends_as_if_one_had_run_after_the_other(micro: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("run", str(MICRO), "--out", str(out), "--at-once", "2")
@@ -78,11 +78,12 @@ def stages(tmp_path: Path) -> list[Stage]:
     return [Stage(name, works, settings, settings.out) for name, settings in known.items()]
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_stages_are_told_of_where_they_begin(stages: list[Stage], capfd: pytest.CaptureFixture[str]) -> None:
     for number in (1, 2):
         results = run_stages(stages, number)
         assert results["c"] == os.getpid()
-        assert len(set(results.values())) == (1 if min(number, usable_cores()) == 1 else 3)
+        assert len(set(results.values())) == (1 if number == 1 else 3)
         found = "" if number == 1 else " (found)"
         said = capfd.readouterr()
         assert said.out == "".join(f"[{i:2d}] {name}{found}\n" for i, name in enumerate("abc", 1))

@@ -18,13 +18,13 @@ import pytest
 from tqdm import tqdm
 
 from tests.pipeline.conftest import ROOT
-from weakray.cores import core_shares, usable_cores
+from weakray.cores import core_shares
 from weakray.errors import ConfigError, RunError
 from weakray.tasks import Task, run_tasks
 from weakray.worker import Worker
 
 # With one core `run_tasks` starts no process, whatever it is asked: there is none to share cores with, or to end.
-several_cores = pytest.mark.skipif(usable_cores() < 2, reason="on one core, all runs in this process")
+several_cores = pytest.mark.usefixtures("all_cores")
 
 
 def nothing(_: str) -> None:
