@@ -88,17 +88,10 @@ class Detector:
         """See `BoxModel.raw`."""
         import torch
 
-        module = self.network.module
         with torch.inference_mode():
             batch = torch.from_numpy(to_batch(images)).contiguous(memory_format=torch.channels_last)
-            batch, device = batch.to(self.network.device), self.network.device.type
-            with torch.autocast(device, dtype=torch.bfloat16, enabled=self.bf16):
-                decoded, outputs = module(batch)
-            if self.bf16:  # decoded again: in bfloat16 a place past pixel 128 is a whole number
-                head = module.model[-1]
-                boxes = head.decode_bboxes(head.dfl(outputs["boxes"].float()), head.anchors.float()[None])
-                decoded = torch.cat((boxes * head.strides.float(), outputs["scores"].float().sigmoid()), dim=1)
-        return np.asarray(decoded.cpu().numpy(), np.float32)
+            raw = self.network.raw(batch.to(self.network.device), bf16=self.bf16)
+        return np.asarray(raw.cpu().numpy(), np.float32)
 
     def predict(
         self,

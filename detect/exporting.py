@@ -50,20 +50,21 @@ def write_export(folder: Path, kind: Format, detector: Path, onnx: Path, calibra
 
 
 class _RawOutput(nn.Module):
-    """The network's decoded head output alone: in eval mode ultralytics gives it with the training outputs beside."""
+    """The network's decoded output alone: in eval mode ultralytics gives it with the training outputs beside."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.module = module
+        self.module = network.module
+        self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        raw: torch.Tensor = self.module(images)[0]
-        return raw
+        return self.network.raw(images)
 
 
 def _traceable(network: Network) -> tuple[_RawOutput, tuple[int, int, int]]:
     """What is traced of a network, and the shape of an image."""
-    raw_output = _RawOutput(network.module.to(memory_format=torch.contiguous_format)).eval()
+    network.module.to(memory_format=torch.contiguous_format)
+    raw_output = _RawOutput(network).eval()
     return raw_output, (network.spec.channels, network.spec.size_px, network.spec.size_px)
 
 
@@ -77,6 +78,7 @@ def export_detector(folder: Path, path: Path, opset: int) -> None:
     """
     network = load_detector(folder).network  # read anew: tracing leaves its own tensors in the head
     raw_output, shape = _traceable(network)
+    boxes = boxes_of(network)
     with replacing(path) as temporary:
         with warnings.catch_warnings():
             # torch calls its TorchScript exporter deprecated, but the newer one takes 20 times as long for the same
@@ -92,12 +94,15 @@ def export_detector(folder: Path, path: Path, opset: int) -> None:
                 opset_version=opset,
                 dynamo=False,
             )
-        tidy(temporary, {"images": ("n", *shape), "raw": ("n", 4 + len(network.names), anchors_of(network))})
+        tidy(temporary, {"images": ("n", *shape), "raw": ("n", 4 + len(network.names), boxes)})
 
 
-def anchors_of(network: Network) -> int:
-    """Boxes an image that it gives before any is dropped: one a place of each output level."""
-    return sum((network.spec.size_px // stride) ** 2 for stride in network.strides)
+def boxes_of(network: Network) -> int:
+    """Boxes an image that it gives before any is dropped: one a place of each output level, or one a query."""
+    if not network.queries:
+        return sum((network.spec.size_px // stride) ** 2 for stride in network.strides)
+    with torch.no_grad():
+        return network.raw(torch.zeros(1, network.spec.channels, network.spec.size_px, network.spec.size_px)).shape[2]
 
 
 def _write_openvino(folder: Path, kind: str, onnx: Path, calibration: Sequence[Image]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from pydantic import Field
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from detect.augment import AugmentConfig
 from detect.batches import batches
 from detect.course import Stretch
-from detect.multilabel import detection_loss
+from detect.criterion import Criterion, criterion_of
 from detect.network import Network
 from detect.pasting import Regions
 from detect.quiet_import import import_ultralytics
@@ -79,6 +80,10 @@ class LoopConfig:
     log_every_steps: int
     checkpoint_every_steps: int
 
+    def chance(self, phase: int, step: int) -> int:
+        """Seed of what a network draws in a step: a function of the training's seed and the step alone."""
+        return int(np.random.SeedSequence([self.seed, phase, step]).generate_state(1)[0])
+
 
 @dataclass
 class _State:
@@ -87,7 +92,7 @@ class _State:
     phase: int
     step: int
     network: Any
-    loss: Any
+    criterion: Criterion
     ema: Any
     optimizer: torch.optim.Optimizer
     losses: dict[str, float] = field(default_factory=dict)  # summed since the last row of metrics
@@ -174,7 +179,7 @@ def _start(network: Network, number: int, stretch: Stretch, config: LoopConfig) 
         phase=number,
         step=0,
         network=network.module,
-        loss=detection_loss(network.module),
+        criterion=criterion_of(network, bf16=config.bf16),
         ema=ModelEMA(network.module, settings.ema_decay, settings.ema_warmup_steps, stretch.averaged),
         optimizer=torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), fused=True),
     )
@@ -208,13 +213,7 @@ def _train_phase(
 def _step(state: _State, batch: dict[str, torch.Tensor], rate: float, config: LoopConfig) -> None:
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    images = batch["img"].contiguous(memory_format=torch.channels_last)
-    batch = {name: values.to(state.loss.device) for name, values in {**batch, "img": images}.items()}
-    with torch.autocast(state.loss.device.type, dtype=torch.bfloat16, enabled=config.bf16):
-        outputs = state.network(batch["img"])
-    outputs = {name: value.float() if isinstance(value, torch.Tensor) else value for name, value in outputs.items()}
-    loss, parts = state.loss(outputs, batch)
-    total = loss.sum()
+    total, parts = state.criterion(batch, config.chance(state.phase, state.step))
     if not torch.isfinite(total):
         raise RunError(
             f"the loss became {total.item()} at step {state.step + 1}; lower optimizer.lr"

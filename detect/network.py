@@ -1,5 +1,8 @@
 """The detector's network: built from an architecture, written as safetensors + json, read back. No pickles of ours.
 
+Two families are known. In YOLO's, v3 to 26, every anchor answers for the boxes near it; in RT-DETR, 300 queries, chosen
+among such places by their scores, answer for one box each, in no fixed order.
+
 Heads of yolov10 and yolo26 have two branches: in one many anchors answer for a box, in its copy a single one does, so
 that nothing need be suppressed. The copy is left away, and what predicts suppresses, for every network alike: all are
 trained by one loss (`detect.multilabel`), in which an anchor answers for each class that shares a place.
@@ -26,6 +29,8 @@ from weakray.files import read_json, read_yaml, sha256_bytes, write_bytes, write
 from weakray.imaging import InputSpec
 
 FORMAT = 1
+_QUERIES = "RTDETRDecoder"
+_HEADS = ("Detect", "v10Detect", _QUERIES)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Network:
     """A network with what is needed to build it again.
 
     Attributes:
-        module: ultralytics' `DetectionModel`; in eval mode it returns `(n, 4 + k, anchors)` first.
+        module: ultralytics' `DetectionModel`, or its `RTDETRDetectionModel`.
         architecture: ultralytics' YAML as a dict, scale, classes and channels included.
         names: findings, in class-id order.
         spec: what the network sees.
@@ -43,6 +48,25 @@ class Network:
     architecture: dict[str, Any]
     names: list[str]
     spec: InputSpec
+
+    def raw(self, images: torch.Tensor, *, bf16: bool = False) -> torch.Tensor:
+        """What it finds, in eval mode: see `detect.detector.BoxModel.raw`.
+
+        Args:
+            images: `(n, c, s, s)` float32 in [0, 1], on its device.
+            bf16: whether it computes in bfloat16; where boxes lie is worked out in float32 even then.
+        """
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=bf16):
+            decoded, outputs = self.module(images)
+        if self.queries:
+            boxes, scores = (of_layers.squeeze(0).float() for of_layers in outputs[:2])  # the last layer's
+            return torch.cat((boxes * self.spec.size_px, scores.sigmoid()), dim=-1).transpose(1, 2)
+        if not bf16:
+            return decoded
+        # decoded again: in bfloat16 a place past pixel 128 is a whole number
+        head = self.module.model[-1]
+        boxes = head.decode_bboxes(head.dfl(outputs["boxes"].float()), head.anchors.float()[None])
+        return torch.cat((boxes * head.strides.float(), outputs["scores"].float().sigmoid()), dim=1)
 
     def folded(self) -> Network:
         """A copy to predict with: in eval mode, each batch norm made part of the convolution before it."""
@@ -59,8 +83,13 @@ class Network:
         return self
 
     @property
+    def queries(self) -> bool:
+        """Whether its boxes are those of queries, not of anchors."""
+        return type(self.module.model[-1]).__name__ == _QUERIES
+
+    @property
     def strides(self) -> list[int]:
-        """Pixels a step of each output level."""
+        """Pixels a step of each output level; of RT-DETR the largest alone."""
         return [int(stride) for stride in self.module.stride.tolist()]
 
     @property
@@ -80,7 +109,7 @@ def new_network(architecture: str, names: Sequence[str], spec: InputSpec, seed: 
         seed: of the fresh weights.
 
     Raises:
-        ConfigError: if there is no such architecture, its head is of another kind, or `size_px` does not suit it.
+        ConfigError: if there is no such architecture, its head is of another kind, or `spec` does not suit it.
     """
     pretrained = None
     if architecture.endswith(".pt"):
@@ -93,6 +122,11 @@ def new_network(architecture: str, names: Sequence[str], spec: InputSpec, seed: 
         network = _build(plain, names, spec)
     if pretrained is not None:
         network.module.load(pretrained, verbose=False)
+    first = next(layer for layer in network.module.modules() if isinstance(layer, torch.nn.Conv2d))
+    if first.in_channels != spec.channels:
+        raise ConfigError(
+            f"input.channels: expected {first.in_channels}, which {architecture} has fixed, got {spec.channels}"
+        )
     if spec.size_px % max(network.strides):
         raise ConfigError(
             f"input.size_px: expected a multiple of {max(network.strides)}, the stride of {architecture}, "
@@ -149,17 +183,18 @@ def load_network(folder: Path) -> Network:
 
 
 def _build(architecture: dict[str, Any], names: Sequence[str], spec: InputSpec) -> Network:
-    import_ultralytics()
-    from ultralytics.nn.modules import Detect, v10Detect
-    from ultralytics.nn.tasks import DetectionModel
-
-    module = DetectionModel(dict(architecture), ch=spec.channels, nc=len(names), verbose=False)
-    head = module.model[-1]
-    if type(head) not in {Detect, v10Detect}:
+    kind = str(architecture["head"][-1][2])
+    if kind not in _HEADS:
         raise ConfigError(
-            f"architecture: expected a head that finds boxes at every anchor (as of yolo26, yolo12, yolo11, yolov8), "
-            f"got {type(head).__name__}"
+            f"architecture: expected a head that finds boxes from the image alone (as of yolo26, yolo11, yolov8, "
+            f"rtdetr), got {kind}"
         )
+    import_ultralytics()
+    from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
+
+    family = RTDETRDetectionModel if kind == _QUERIES else DetectionModel
+    module = family(dict(architecture), ch=spec.channels, nc=len(names), verbose=False)
+    head = module.model[-1]
     for branch in [name for name, _ in head.named_children() if name.startswith("one2one_")]:
         delattr(head, branch)
     module.names = dict(enumerate(names))

@@ -1,4 +1,4 @@
-"""How nearly an exported detector agrees with torch: anchor by anchor, and in average precision."""
+"""How nearly an exported detector agrees with torch: box by box before any is dropped, and in average precision."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from detect.detector import BoxModel
 from eval.average_precision import match
@@ -34,7 +36,8 @@ class DetectorParity(StrictModel):
     """How an exported detector compares with torch.
 
     A box is one finding's score at one anchor, before suppression: that both sides see the same boxes there leaves
-    nothing for the shared decoding to change, and two nearly equal boxes cannot swap places.
+    nothing for the shared decoding to change, and two nearly equal boxes cannot swap places. Queries, which have no
+    order, are brought into torch's first.
     """
 
     images: int
@@ -60,7 +63,12 @@ class DetectorParity(StrictModel):
 
 
 def compare(
-    torch_side: BoxModel, export: BoxModel, prepared: Sequence[Image], tolerance: ToleranceConfig
+    torch_side: BoxModel,
+    export: BoxModel,
+    prepared: Sequence[Image],
+    tolerance: ToleranceConfig,
+    *,
+    in_order: bool = True,
 ) -> DetectorParity:
     """Runs torch and an export on the same images and compares box by box.
 
@@ -69,6 +77,7 @@ def compare(
         export: the exported one.
         prepared: images as `prepare` gives them.
         tolerance: what counts as a match.
+        in_order: whether both give their boxes in the same order, as those of anchors are.
 
     Raises:
         RunError: if either side gives NaN or infinity.
@@ -78,6 +87,7 @@ def compare(
         part = prepared[start : start + BATCH]
         expected, got = torch_side.raw(part), export.raw(part)
         check_finite({"torch": expected, "the exported graph": got})
+        got = got if in_order else in_order_of(expected, got, len(part[0]))
         counted, near, over = match_anchors(expected, got, tolerance)
         difference = np.abs(expected[:, 4:] - got[:, 4:])
         boxes += int(counted.sum())
@@ -93,6 +103,21 @@ def compare(
         max_score_difference=largest,
         mean_score_difference=total / boxes if boxes else 0.0,
     )
+
+
+def in_order_of(expected: FloatArray, got: FloatArray, size_px: int) -> FloatArray:
+    """`got` with each image's boxes in the order of `expected`'s: pairs that lie apart least, places and scores added.
+
+    Args:
+        expected: `(n, 4 + k, boxes)`, as `match_anchors` takes it.
+        got: the same boxes in another order.
+        size_px: side of the images; distances count in parts of it.
+    """
+    out = np.empty_like(got)
+    scale = np.where(np.arange(expected.shape[1]) < 4, size_px, 1)[:, None]
+    for i, (own, other) in enumerate(zip(expected / scale, got / scale, strict=True)):
+        out[i] = got[i][:, linear_sum_assignment(cdist(own.T, other.T, "cityblock"))[1]]
+    return out
 
 
 def match_anchors(

@@ -105,6 +105,16 @@ def tiny_architecture(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def query_architecture(tmp_path: Path) -> Path:
+    """An RT-DETR of four convolutions and a decoder of two layers with twenty queries."""
+    path = tmp_path / "queries.yaml"
+    backbone = [[-1, 1, "Conv", [channels, 3, 2]] for channels in (8, 8, 16, 16)]
+    decoder = ["nc", 16, 20, 2, 2, 2, 32]  # width, queries, points, attention heads, layers, width between them
+    write_yaml(path, {"nc": 80, "backbone": backbone, "head": [[[2, 3], 1, "RTDETRDecoder", decoder]]})
+    return path
+
+
 def found_boxes(
     rows: Sequence[Sequence[float]] | np.ndarray[Any, Any], class_id: Sequence[int], score: Sequence[float]
 ) -> Detections:

@@ -64,8 +64,8 @@ def test_shipped_architectures_have_their_known_sizes() -> None:
     [
         ("yolo77n.yaml", 64, "expected a YAML that ultralytics ships .* got 'yolo77n.yaml'"),
         ("nowhere.pt", 64, "expected weights at nowhere.pt, found none; nothing is ever downloaded"),
-        ("yolo11n-seg.yaml", 64, "expected a head that finds boxes at every anchor.*got Segment"),
-        ("rtdetr-resnet50.yaml", 64, "expected a head that finds boxes at every anchor.*got RTDETRDecoder"),
+        ("yolo11n-seg.yaml", 64, "expected a head that finds boxes from the image alone.*got Segment"),
+        ("yolov8n-world.yaml", 64, "expected a head that finds boxes from the image alone.*got WorldDetect"),
         ("yolo11n.yaml", 72, "input.size_px: expected a multiple of 32, the stride of yolo11n.yaml, got 72"),
     ],
 )
