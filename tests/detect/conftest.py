@@ -110,7 +110,8 @@ def query_architecture(tmp_path: Path) -> Path:
     """An RT-DETR of four convolutions and a decoder of two layers with twenty queries."""
     path = tmp_path / "queries.yaml"
     backbone = [[-1, 1, "Conv", [channels, 3, 2]] for channels in (8, 8, 16, 16)]
-    decoder = ["nc", 16, 20, 2, 2, 2, 32]  # width, queries, points, attention heads, layers, width between them
+    # width, queries, points, attention heads, layers, width between them; no dropout; 20 boxes to be moved back
+    decoder = ["nc", 16, 20, 2, 2, 2, 32, 0.0, None, -1, 20]
     write_yaml(path, {"nc": 80, "backbone": backbone, "head": [[[2, 3], 1, "RTDETRDecoder", decoder]]})
     return path
 
