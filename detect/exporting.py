@@ -54,7 +54,7 @@ class _RawOutput(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.module = network.module
+        self.module = network.module  # nodes of the graph carry the path of a module, /module/model.23/…
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -219,7 +219,7 @@ def _architecture(name: str) -> dict[str, Any]:
             )
         path = shipped.get(name) or shipped[family]
     plain = read_yaml(path)
-    if not isinstance(plain, dict) or not {"backbone", "head"} <= set(plain):
+    if not isinstance(plain, dict) or not (plain.get("backbone") and plain.get("head")):
         raise ConfigError(f"architecture: {path}: expected a network (`backbone:` and `head:`), got something else")
     scale = plain.get("scale") or guess_model_scale(name)
     return {**plain, "scale": scale} if scale else plain
