@@ -4,8 +4,8 @@
 config. An ingredient is a pair of detectors, with it and without it; its gain is the difference in AP50 on *test*, on
 the same draws of patients, of each seed and pooled over the seeds that have both. It is said to help, or to harm, where
 the pooled interval leaves 0 aside and the figures of all seeds, two at least, lie on the same side: the interval knows
-the films that are scored, but not the chance in a training, and so the seeds have to agree. `--table FILE` writes the
-gains as Markdown.
+the films that are scored, but not the chance in a training, and so the seeds have to agree. A seed on which it changes
+nothing at all takes no side. `--table FILE` writes the gains as Markdown.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Gain:
     def verdict(self) -> Verdict:
         """Whether it helps; open where chance may have made the difference, as it may with a single seed."""
         with_it, without = self.pooled
-        sides = {own.value > other.value for own, other in self.seeds.values()}
-        if len(self.seeds) == 1 or with_it.less(without).tie or len(sides) > 1:
+        sides = [own.value > other.value for own, other in self.seeds.values() if own.value != other.value]
+        if len(sides) < 2 or with_it.less(without).tie or len({*sides}) > 1:
             return "open"
-        return "helps" if sides == {True} else "harms"
+        return "helps" if sides[0] else "harms"
 
 
 def main() -> None:

@@ -87,6 +87,13 @@ def test_seeds_that_disagree_leave_it_open(tmp_path: Path) -> None:
     assert gains(two_seeds(tmp_path)[:1])[1][0].verdict == "open"  # +.1 on the one seed
 
 
+def test_a_seed_on_which_nothing_changes_takes_no_side(tmp_path: Path) -> None:
+    alike: Scores = {name: (0.2, [0.2, 0.2, 0.2]) for name in ("pseudo", "pseudo_weights")}
+    unchanged = [detectors(tmp_path / f"{seed}.json", seed, alike) for seed in (3, 4)]
+    assert gains([*two_seeds(tmp_path), unchanged[0]])[1][0].verdict == "helps"  # +.1, +.3, 0
+    assert gains([two_seeds(tmp_path)[0], *unchanged])[1][0].verdict == "open"  # +.1, 0, 0
+
+
 def test_a_table_and_rows(tmp_path: Path) -> None:
     found = gains(two_seeds(tmp_path))[1]
     line = as_markdown(found).splitlines()[2]
