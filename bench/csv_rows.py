@@ -6,7 +6,6 @@ that of the work alone.
 
 from __future__ import annotations
 
-import resource
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.printing import Row, at_most
+from detect.speed import peak_mib
 from ingest.assign import assign
 from ingest.chexpert import OBSERVATIONS, ChexpertConfig, read_source
 from ingest.splits import SplitSettings
@@ -59,4 +59,4 @@ def _work(path: Path) -> tuple[float, float]:
     split_of, _ = assign(rows, {}, source.sides, config.sizes, config.seed, SplitSettings())
     if len(split_of) != len(source.rows) or set(split_of.values()) != {"train", "val", "test"}:
         raise ArithmeticError(f"{len(source.rows)} rows gave {len(split_of)} images; a wrong split may not be timed")
-    return time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return time.perf_counter() - started, peak_mib()

@@ -77,12 +77,12 @@ def _measure(folder: Path, images: list[Image], threads: int, engine: Engine, de
         p50_ms=round(float(p50), 3),
         p95_ms=round(float(p95), 3),
         images_per_s=round(len(images) / seconds, 2),
-        peak_mib=round(_peak_mib(), 1),
+        peak_mib=round(peak_mib(), 1),
         threads=threads,
     )
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """Most memory this process ever held. Linux keeps it for the program; `getrusage` counts its parent's too."""
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
