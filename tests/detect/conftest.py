@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import detect.loop
 from detect.train import DetectTrainConfig
+from detect.train import run as train
 from weakray.coco import BoxTruth, Predictions, save_results
 from weakray.config import validate
 from weakray.dataset import Dataset, write_dataset
@@ -160,6 +162,23 @@ def config_of(dataset: Dataset, out: Path, architecture: Path, **settings: Any) 
     }
     values = {"data": dataset.root, "out": out, "architecture": str(architecture), "input": {"size_px": 64}}
     return validate(DetectTrainConfig, {"source": "ceiling", **values, **small, **settings})
+
+
+def train_interrupted(config: DetectTrainConfig, after_steps: int) -> None:
+    """A training that is interrupted once it has taken so many steps."""
+    real, calls = detect.loop._step, 0
+
+    def interrupted(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > after_steps:
+            raise KeyboardInterrupt
+        real(*args)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(detect.loop, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
 
 
 def weights_of(folder: Path) -> bytes:

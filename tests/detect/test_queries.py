@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import detect.loop
 from detect.detector import Detector, load_detector
 from detect.exporting import export_detector, write_export
 from detect.formats import open_graph
 from detect.network import new_network, save_network
 from detect.parity import ToleranceConfig, compare, in_order_of
 from detect.train import run as train
-from tests.detect.conftest import DatasetMaker, config_of, weights_of
+from tests.detect.conftest import DatasetMaker, config_of, train_interrupted, weights_of
 from weakray.boxes.geometry import iou
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError
@@ -24,26 +23,14 @@ from weakray.imaging import InputSpec, read_image
 
 
 def test_an_interrupted_training_ends_with_the_same_bytes(
-    pseudo_boxes: tuple[Dataset, Path], query_architecture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pseudo_boxes: tuple[Dataset, Path], query_architecture: Path, tmp_path: Path
 ) -> None:
     dataset, boxes = pseudo_boxes
     settings = {"source": "pseudo_then_tune", "boxes": boxes, "pseudo": {"weights": "score"}}
     settings["course"] = {"rounds": 1, "continued": True, "first_share": 0.5, "tune_mixed": 0.4}
     train(config_of(dataset, tmp_path / "whole", query_architecture, **settings))
     config = config_of(dataset, tmp_path / "killed", query_architecture, **settings)
-    real, calls = detect.loop._step, 0
-
-    def interrupted(*args: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > 5:
-            raise KeyboardInterrupt
-        real(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(detect.loop, "_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    train_interrupted(config, 5)
     train(config)
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
 

@@ -21,7 +21,7 @@ from detect.predict import DetectPredictConfig
 from detect.predict import run as predict
 from detect.train import DetectTrainResult
 from detect.train import run as train
-from tests.detect.conftest import DatasetMaker, config_of, weights_of
+from tests.detect.conftest import DatasetMaker, config_of, train_interrupted, weights_of
 from weakray.coco import load_results
 from weakray.dataset import Dataset
 from weakray.errors import ConfigError, DataError, RunError
@@ -54,7 +54,6 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     pseudo_boxes: tuple[Dataset, Path],
     tiny_architecture: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     killed_in_step: int,
     rounds: int,
     continued: bool,
@@ -66,19 +65,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     settings["augment"] = {"paste": {"probability": 0.5, "largest": 0.5}}
     train(config_of(dataset, tmp_path / "whole", tiny_architecture, **settings))
     config = config_of(dataset, tmp_path / "killed", tiny_architecture, **settings)
-    real, calls = detect.loop._step, 0
-
-    def interrupted(*args: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls > killed_in_step:
-            raise KeyboardInterrupt
-        real(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(detect.loop, "_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config)
+    train_interrupted(config, killed_in_step)
     train(config)
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "whole")
     for name in ("metrics.jsonl", "rounds.jsonl", f"held_out/round_{rounds}.json"):
