@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,9 +36,9 @@ def batch_of(**more: torch.Tensor) -> Batch:
     }
 
 
-def gradients(network: Network, loss: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+def gradients(network: Network, loss: torch.Tensor) -> list[torch.Tensor]:
     network.module.zero_grad()
-    loss().backward()
+    loss.backward()
     return [weight.grad.clone() for weight in network.module.parameters() if weight.grad is not None]
 
 
@@ -56,10 +55,12 @@ def test_weights_of_one_are_plain_ultralytics(network: Network) -> None:
     criterion = criterion_of(network, bf16=False)
     ones = batch_of(weights=torch.ones(3), elsewhere=torch.ones(3, 3))
     with torch.random.fork_rng(devices=[]):
-        expected, wanted = theirs(), gradients(network, theirs)
+        expected = theirs()
+    wanted = gradients(network, expected)
     for given in (batch_of(), ones):
-        torch.testing.assert_close(criterion(given, 5)[0], expected)
-        for own, peer in zip(gradients(network, lambda: criterion(ones, 5)[0]), wanted, strict=True):
+        loss = criterion(given, 5)[0]
+        torch.testing.assert_close(loss, expected)
+        for own, peer in zip(gradients(network, loss), wanted, strict=True):
             torch.testing.assert_close(own, peer, rtol=1e-3, atol=1e-5)
 
 
