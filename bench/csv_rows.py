@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.printing import Row, at_most
-from detect.speed import peak_mib
 from ingest.assign import assign
 from ingest.chexpert import OBSERVATIONS, ChexpertConfig, read_source
 from ingest.splits import SplitSettings
 from weakray.config import validate
+from weakray.memory import peak_mib
 
 MOST_SECONDS, MOST_MIB = 20.0, 2048.0
 # Shares of 1, 0 and -1 of the published table, roughly: the others are blank.

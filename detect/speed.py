@@ -5,7 +5,6 @@ Importing this module imports no torch: its memory would count as that of a grap
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from detect.opening import kind_of, open_detector
 from weakray.bundle.runtime import Engine
 from weakray.config import StrictModel
 from weakray.imaging import Image
+from weakray.memory import peak_mib
 from weakray.stack import silence
 
 BATCH = 8  # images of a pass when throughput is measured
@@ -80,11 +80,3 @@ def _measure(folder: Path, images: list[Image], threads: int, engine: Engine, de
         peak_mib=round(peak_mib(), 1),
         threads=threads,
     )
-
-
-def peak_mib() -> float:
-    """Most memory this process ever held. Linux keeps it for the program; `getrusage` counts its parent's too."""
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
-    kib = [float(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
-    return (kib[0] if kib else float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)) / 1024
