@@ -14,11 +14,11 @@
   and `less_pasted`: its films not bent, or without findings pasted onto them, where the run's `augment` has it so; all
   others are bent and pasted onto as it says.
 - `supervised`: the true boxes of train and tune, the ceiling.
-- with `--finer`, `curriculum_rounds` with one thing changed in how boxes become training boxes: one cut-off for all
-  findings (`less_cutoffs`), background taught where a finding that is present has no box (`less_unplaced`), no film
-  without a finding (`less_backgrounds`), the least sure films set apart as noisy (`more_clean`), findings whose maps
-  fail on tune left to the true boxes (`more_informative`), its own boxes fused with the maps' (`more_fused`), and rare
-  findings shown more often (`more_repeated`).
+- with `--finer`, `curriculum_rounds` with one thing changed in how boxes become training boxes: `less_…` without what
+  the run has on, `more_…` with what it has off. `cutoffs`: a cut-off for each finding, not one for all; `unplaced`:
+  background is not taught where a finding that is present has no box; `backgrounds`: films without a finding; `clean`:
+  the least sure films set apart as noisy; `informative`: findings whose maps fail on tune left to the true boxes;
+  `fused`: its own boxes fused with the maps'; `repeated`: rare findings shown more often.
 
 Each is scored on *test*, on the same bootstrap draws of patients: AP, what each type of error costs, differences in
 AP50 from few-shot and from plain pseudo-boxes, and the recovered fraction. Rows print AP50 over that of these two,
@@ -40,13 +40,15 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.detector_cells import Scored, detector_stages, micro, run_all, score
 from bench.pooling import rounded
 from bench.printing import Row, answer, paired, plain, shown
+from detect.course import CourseConfig
 from detect.opening import DETECTOR_JSON
 from detect.self_training import OwnBoxConfig
+from detect.training_set import PseudoBoxConfig
 from eval.box_errors import ERROR_TYPES
 from weakray.config import to_plain, validate
 from weakray.dataset import Dataset
@@ -64,6 +66,31 @@ MIXED = 0.3  # share of tune images among those shown
 _ROUNDS = ("rounds", "continued", "first_share")
 _OFF = {"mirrored": False, "weights": "one"}
 _SHARES = ("tune_share", "tune_lr_factor", "repeat_below")  # of the run's course; the rest is what is compared
+
+
+class Finer(NamedTuple):
+    """An ingredient of how boxes become training boxes: a setting, in one or several parts of a training's settings."""
+
+    parts: tuple[str, ...]
+    setting: str
+    on: Any
+    off: Any
+
+    def default(self, part: str) -> Any:
+        """What a training has where nothing is said."""
+        return getattr(_PARTS[part], self.setting)
+
+
+_PARTS = {"pseudo": PseudoBoxConfig(), "own": OwnBoxConfig(), "course": CourseConfig()}
+FINER = {
+    "cutoffs": Finer(("pseudo",), "score_at_least", on="tune", off=0.1),
+    "unplaced": Finer(("pseudo", "own"), "unplaced", on=0.0, off=1.0),
+    "backgrounds": Finer(("pseudo", "own"), "background_share", on=0.2, off=0.0),
+    "clean": Finer(("pseudo", "own"), "clean_share", on=0.7, off=1.0),
+    "informative": Finer(("pseudo",), "least_tune_f1", on=0.2, off=0.0),
+    "fused": Finer(("own",), "fuse", on="recipe", off="none"),
+    "repeated": Finer(("course",), "repeat_below", on=0.1, off=0.0),
+}
 
 
 def main() -> None:
@@ -232,21 +259,12 @@ def _less_one(whole: Section, shares: Section, augment: Section) -> dict[str, Se
 
 
 def _one_changed(whole: Section) -> dict[str, Section]:
-    def changed(**parts: Section) -> Section:
-        return {**whole, **{part: {**whole.get(part, {}), **values} for part, values in parts.items()}}
-
-    def of_all_boxes(name: str, value: float) -> Section:
-        return changed(pseudo={name: value}, own={name: value})
-
-    return {
-        "less_cutoffs": changed(pseudo={"score_at_least": 0.1}),
-        "less_unplaced": of_all_boxes("unplaced", 1.0),
-        "less_backgrounds": of_all_boxes("background_share", 0.0),
-        "more_clean": of_all_boxes("clean_share", 0.7),
-        "more_informative": changed(pseudo={"least_tune_f1": 0.2}),
-        "more_fused": changed(own={"fuse": "recipe"}),
-        "more_repeated": changed(course={"repeat_below": 0.1}),
-    }
+    made = dict[str, Section]()
+    for name, finer in FINER.items():
+        has = any(whole.get(part, {}).get(finer.setting, finer.default(part)) != finer.off for part in finer.parts)
+        changed = {part: {**whole.get(part, {}), finer.setting: finer.off if has else finer.on} for part in finer.parts}
+        made[f"{'less' if has else 'more'}_{name}"] = {**whole, **changed}
+    return made
 
 
 def planned_detector(

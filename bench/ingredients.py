@@ -23,27 +23,35 @@ from bench.printing import Row, answer, paired, plain, shown
 from weakray.errors import DataError, WeakrayError
 from weakray.files import read_json, write_text
 
-INGREDIENTS = {  # name → the detector with it, and the one without it
-    "weights by score": ("pseudo_weights", "pseudo"),
-    "rounds, after weighted pseudo-boxes": ("pseudo_weights_rounds", "pseudo_weights"),
-    "true boxes alone, not pseudo-boxes": ("few_shot", "pseudo"),
-    "pseudo-boxes, true ones among them": ("mixed", "few_shot"),
-    "pseudo-boxes, then true ones": ("curriculum", "few_shot"),
-    "rounds, after true boxes alone": ("few_shot_rounds", "few_shot"),
-    "rounds, after both": ("curriculum_rounds", "curriculum"),
-    "pseudo-boxes, where there are rounds": ("curriculum_rounds", "few_shot_rounds"),
-    "boxes of mirror images too": ("curriculum_rounds", "less_mirrored"),
-    "weights of its own boxes": ("curriculum_rounds", "less_weights"),
-    "rounds as one training": ("curriculum_rounds", "less_continued"),
-    "films bent": ("curriculum_rounds", "less_bent"),
-    "findings pasted from annotated films": ("curriculum_rounds", "less_pasted"),
-    "a cut-off for each finding": ("curriculum_rounds", "less_cutoffs"),
-    "findings without a box left open": ("curriculum_rounds", "less_unplaced"),
-    "films without a finding": ("curriculum_rounds", "less_backgrounds"),
-    "the least sure films set apart": ("more_clean", "curriculum_rounds"),
-    "findings whose maps fail left to true boxes": ("more_informative", "curriculum_rounds"),
-    "its own boxes fused with the maps'": ("more_fused", "curriculum_rounds"),
-    "rare findings repeated": ("more_repeated", "curriculum_rounds"),
+Pair = tuple[str, str]  # the detector with an ingredient, and the one without it
+
+
+def _finer(name: str) -> tuple[Pair, Pair]:
+    """As the run has it on, or off."""
+    return ("curriculum_rounds", f"less_{name}"), (f"more_{name}", "curriculum_rounds")
+
+
+INGREDIENTS: dict[str, tuple[Pair, ...]] = {  # name → pairs, the first that a seed has is its own
+    "weights by score": (("pseudo_weights", "pseudo"),),
+    "rounds, after weighted pseudo-boxes": (("pseudo_weights_rounds", "pseudo_weights"),),
+    "true boxes alone, not pseudo-boxes": (("few_shot", "pseudo"),),
+    "pseudo-boxes, true ones among them": (("mixed", "few_shot"),),
+    "pseudo-boxes, then true ones": (("curriculum", "few_shot"),),
+    "rounds, after true boxes alone": (("few_shot_rounds", "few_shot"),),
+    "rounds, after both": (("curriculum_rounds", "curriculum"),),
+    "pseudo-boxes, where there are rounds": (("curriculum_rounds", "few_shot_rounds"),),
+    "boxes of mirror images too": (("curriculum_rounds", "less_mirrored"),),
+    "weights of its own boxes": (("curriculum_rounds", "less_weights"),),
+    "rounds as one training": (("curriculum_rounds", "less_continued"),),
+    "films bent": (("curriculum_rounds", "less_bent"),),
+    "findings pasted from annotated films": (("curriculum_rounds", "less_pasted"),),
+    "a cut-off for each finding": _finer("cutoffs"),
+    "findings without a box left open": _finer("unplaced"),
+    "films without a finding": _finer("backgrounds"),
+    "the least sure films set apart": _finer("clean"),
+    "findings whose maps fail left to true boxes": _finer("informative"),
+    "its own boxes fused with the maps'": _finer("fused"),
+    "rare findings repeated": _finer("repeated"),
 }
 Verdict = Literal["helps", "harms", "open"]
 
@@ -112,13 +120,18 @@ def gains(files: Sequence[Path]) -> tuple[str, list[Gain]]:
         _check(path, content, next(iter(runs.values()), content))
         runs[content["seed"]] = content
     found = []
-    for name, pair in INGREDIENTS.items():
-        own = {seed: run["detectors"] for seed, run in runs.items() if {*pair} <= run["detectors"].keys()}
-        if own:
-            found.append(
-                Gain(name, {seed: (_figure(each[pair[0]]), _figure(each[pair[1]])) for seed, each in own.items()})
-            )
+    for name, pairs in INGREDIENTS.items():
+        seeds = {seed: both for seed, run in runs.items() if (both := _both(run["detectors"], pairs)) is not None}
+        if seeds:
+            found.append(Gain(name, seeds))
     return " ".join(sorted({run["commit"] for run in runs.values()})), found
+
+
+def _both(detectors: Any, pairs: Sequence[Pair]) -> tuple[Figure, Figure] | None:
+    for with_it, without in pairs:
+        if {with_it, without} <= detectors.keys():
+            return _figure(detectors[with_it]), _figure(detectors[without])
+    return None
 
 
 def _check(path: Path, content: Any, first: Any) -> None:

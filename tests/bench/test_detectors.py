@@ -67,18 +67,21 @@ def test_each_detector_differs_in_what_it_is_named_after() -> None:
     assert settings_of({"source": "pseudo"}, {})["curriculum_rounds"]["course"] == {"rounds": 2}
 
 
-def test_finer_detectors_change_one_thing_each(tmp_path: Path) -> None:
-    weak = {"source": "pseudo_then_tune", "pseudo": {"weights": "score"}, "course": {"rounds": 3, "tune_share": 0.5}}
+WEAK = {"source": "pseudo_then_tune", "pseudo": {"weights": "score"}, "course": {"rounds": 3, "tune_share": 0.5}}
+
+
+def changes_of(weak: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Finer detector → what its settings have that `curriculum_rounds` has not."""
     made = settings_of(weak, {}, finer=True)
     finer = made.keys() - settings_of(weak, {}).keys()
-    (tmp_path / "boxes.json").touch()
-    where = {"data": tmp_path, "out": tmp_path, "boxes": tmp_path / "boxes.json"}
+    (folder / "boxes.json").touch()
+    where = {"data": folder, "out": folder, "boxes": folder / "boxes.json"}
     configs = {name: validate(DetectTrainConfig, {**made[name], **where}) for name in (*finer, "curriculum_rounds")}
     for config in configs.values():
         check(config)
     settings = {name: to_plain(config) for name, config in configs.items()}
     whole = settings.pop("curriculum_rounds")
-    changes = {
+    return {
         name: {
             f"{part}.{key}": value
             for part in ("pseudo", "own", "course")
@@ -87,7 +90,10 @@ def test_finer_detectors_change_one_thing_each(tmp_path: Path) -> None:
         }
         for name, own in settings.items()
     }
-    assert changes == {
+
+
+def test_finer_detectors_change_one_thing_each(tmp_path: Path) -> None:
+    assert changes_of(WEAK, tmp_path) == {
         "less_cutoffs": {"pseudo.score_at_least": 0.1},
         "less_unplaced": {"pseudo.unplaced": 1.0, "own.unplaced": 1.0},
         "less_backgrounds": {"pseudo.background_share": 0.0, "own.background_share": 0.0},
@@ -95,6 +101,21 @@ def test_finer_detectors_change_one_thing_each(tmp_path: Path) -> None:
         "more_informative": {"pseudo.least_tune_f1": 0.2},
         "more_fused": {"own.fuse": "recipe"},
         "more_repeated": {"course.repeat_below": 0.1},
+    }
+
+
+def test_what_a_run_has_on_is_left_out_and_what_it_has_off_is_added(tmp_path: Path) -> None:
+    pseudo = {"score_at_least": 0.1, "unplaced": 1.0, "background_share": 0.0, "clean_share": 0.5, "least_tune_f1": 0.3}
+    own = {"unplaced": 1.0, "background_share": 0.0, "clean_share": 1.0, "fuse": "recipe"}
+    weak = {**WEAK, "pseudo": pseudo, "own": own, "course": {"rounds": 3, "repeat_below": 0.3}}
+    assert changes_of(weak, tmp_path) == {
+        "more_cutoffs": {"pseudo.score_at_least": "tune"},
+        "more_unplaced": {"pseudo.unplaced": 0.0, "own.unplaced": 0.0},
+        "more_backgrounds": {"pseudo.background_share": 0.2, "own.background_share": 0.2},
+        "less_clean": {"pseudo.clean_share": 1.0},
+        "less_informative": {"pseudo.least_tune_f1": 0.0},
+        "less_fused": {"own.fuse": "none"},
+        "less_repeated": {"course.repeat_below": 0.0},
     }
 
 

@@ -121,10 +121,20 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         gains([tmp_path / "old.json"])
 
 
+def test_an_ingredient_is_one_that_the_run_has_on_or_off(tmp_path: Path) -> None:
+    whole: Scores = {"curriculum_rounds": (0.3, [0.3, 0.3, 0.3])}
+    on = detectors(tmp_path / "1.json", 1, {**whole, "less_fused": (0.2, [0.2, 0.2, 0.2])})
+    off = detectors(tmp_path / "2.json", 2, {**whole, "more_fused": (0.5, [0.5, 0.5, 0.5])})
+    (gain,) = gains([on, off])[1]
+    assert gain.name == "its own boxes fused with the maps'"
+    assert {seed: (own.value, peer.value) for seed, (own, peer) in gain.seeds.items()} == {1: (0.3, 0.2), 2: (0.5, 0.3)}
+
+
 def test_each_ingredient_is_a_pair_that_the_curves_detectors_have() -> None:
     weak = load(CurveConfig, BENCHES["curve"]).pipeline.detect.weak
     made = settings_of(weak, {"flip": 0.5, "bend": 0.02, "paste": {"probability": 0.5}}, finer=True)
-    pairs = list(INGREDIENTS.values())
+    pairs = [pair for known in INGREDIENTS.values() for pair in known if {*pair} <= made.keys()]
+    assert len(pairs) == len(INGREDIENTS)
     assert {name for pair in pairs for name in pair} == made.keys() - {"supervised"}
     for with_it, without in pairs:
         assert made[with_it] != made[without]
