@@ -70,7 +70,7 @@ class PseudoBoxConfig(StrictModel):
     uncertain: Keep = Field("keep", description="boxes of findings labelled uncertain: keep | drop")
     blank: Keep = Field("drop", description="boxes of findings that the labels do not mention: keep | drop")
     background_share: float = Field(
-        0.2, ge=0, lt=1, description="share of images without any finding among the training images, at most"
+        0.0, ge=0, lt=1, description="share of images without any finding among the training images, at most"
     )
 
 

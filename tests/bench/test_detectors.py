@@ -96,7 +96,7 @@ def test_finer_detectors_change_one_thing_each(tmp_path: Path) -> None:
     assert changes_of(WEAK, tmp_path) == {
         "less_cutoffs": {"pseudo.score_at_least": 0.1},
         "less_unplaced": {"pseudo.unplaced": 1.0, "own.unplaced": 1.0},
-        "less_backgrounds": {"pseudo.background_share": 0.0, "own.background_share": 0.0},
+        "more_backgrounds": {"pseudo.background_share": 0.2, "own.background_share": 0.2},
         "more_clean": {"pseudo.clean_share": 0.7, "own.clean_share": 0.7},
         "more_informative": {"pseudo.least_tune_f1": 0.2},
         "more_fused": {"own.fuse": "recipe"},
@@ -105,13 +105,13 @@ def test_finer_detectors_change_one_thing_each(tmp_path: Path) -> None:
 
 
 def test_what_a_run_has_on_is_left_out_and_what_it_has_off_is_added(tmp_path: Path) -> None:
-    pseudo = {"score_at_least": 0.1, "unplaced": 1.0, "background_share": 0.0, "clean_share": 0.5, "least_tune_f1": 0.3}
-    own = {"unplaced": 1.0, "background_share": 0.0, "clean_share": 1.0, "fuse": "recipe"}
+    pseudo = {"score_at_least": 0.1, "unplaced": 1.0, "background_share": 0.1, "clean_share": 0.5, "least_tune_f1": 0.3}
+    own = {"unplaced": 1.0, "background_share": 0.1, "fuse": "recipe"}
     weak = {**WEAK, "pseudo": pseudo, "own": own, "course": {"rounds": 3, "repeat_below": 0.3}}
     assert changes_of(weak, tmp_path) == {
         "more_cutoffs": {"pseudo.score_at_least": "tune"},
         "more_unplaced": {"pseudo.unplaced": 0.0, "own.unplaced": 0.0},
-        "more_backgrounds": {"pseudo.background_share": 0.2, "own.background_share": 0.2},
+        "less_backgrounds": {"pseudo.background_share": 0.0, "own.background_share": 0.0},
         "less_clean": {"pseudo.clean_share": 1.0},
         "less_informative": {"pseudo.least_tune_f1": 0.0},
         "less_fused": {"own.fuse": "none"},

@@ -80,6 +80,9 @@ def test_background_images_have_no_finding_and_keep_to_their_share(make_dataset:
     assert list(made.boxes) == [image_id for image_id in dataset.ids_of("train") if image_id in made.boxes]
     other = pseudo_training_boxes(dataset, predictions, PseudoBoxConfig(score_at_least=0.0, background_share=0.6), 1)
     assert set(other.boxes) != set(made.boxes)
+    none = pseudo_training_boxes(dataset, predictions, PseudoBoxConfig(score_at_least=0.0), 0)
+    assert list(none.boxes) == ["train0", "train1"]  # by default there are none
+    assert none.counts.backgrounds_left_out == 8
 
 
 def test_a_finding_that_may_be_there_makes_no_background(make_dataset: DatasetMaker) -> None:
